@@ -1,0 +1,1 @@
+"""What every Alive service needs: serving a provider, keeping turns, starting vendor CLIs."""

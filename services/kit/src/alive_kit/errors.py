@@ -1,0 +1,295 @@
+"""Errors: why a call is refused, and why a turn fails.
+
+AgentError                 the gRPC status it becomes
+  InvalidField             INVALID_ARGUMENT, with BadRequest
+  WorkspaceNotFound        NOT_FOUND
+  SessionNotFound          NOT_FOUND
+  TurnNotFound             NOT_FOUND
+  ProviderNotFound         NOT_FOUND
+  ProviderDisabled         FAILED_PRECONDITION
+  ProviderNotChosen        FAILED_PRECONDITION
+  ProviderNotReady         UNAVAILABLE, with RetryInfo
+  TurnMismatch             ALREADY_EXISTS
+  SessionBusy              FAILED_PRECONDITION
+  OptionUnsupported        UNIMPLEMENTED
+  CallUnsupported          UNIMPLEMENTED
+  SeqOutOfRange            OUT_OF_RANGE
+  ReaderTooSlow            RESOURCE_EXHAUSTED
+  StreamLost               UNAVAILABLE
+  ShuttingDown             UNAVAILABLE, with RetryInfo
+TurnFailure                no status: the turn ends with a TurnFailed event
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import ClassVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from alive.agent.v1 import error_pb2
+
+DOMAIN = "alive.agent.v1"
+
+
+class AgentError(Exception):
+    """A call that is refused, with everything a caller needs to act on it."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar["error_pb2.StatusReason.ValueType"] = error_pb2.STATUS_REASON_INTERNAL
+
+    def __init__(self, message: str, *, retry_after: timedelta | None = None, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        self.metadata = metadata
+
+    def details(self) -> Iterable[Message]:
+        """Return what goes into the status beside code and message."""
+        yield error_details_pb2.ErrorInfo(reason=_reason_name(self.reason), domain=DOMAIN, metadata=self.metadata)
+        if self.retry_after is not None:
+            delay = duration_pb2.Duration()
+            delay.FromTimedelta(self.retry_after)
+            yield error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+class InvalidField(AgentError):
+    """Fields of the request are missing or malformed."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = error_pb2.STATUS_REASON_INVALID_FIELD
+
+    def __init__(self, violations: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{field}: {why}" for field, why in violations.items()), field=next(iter(violations)))
+        self.violations = violations
+
+    def details(self) -> Iterable[Message]:
+        """Return the general details and one BadRequest that names every field."""
+        yield from super().details()
+        bad_request = error_details_pb2.BadRequest()
+        for field, why in self.violations.items():
+            bad_request.field_violations.add(field=field, description=why)
+        yield bad_request
+
+
+class WorkspaceNotFound(AgentError):
+    """The workspace's directory does not exist."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = error_pb2.STATUS_REASON_WORKSPACE_NOT_FOUND
+
+    def __init__(self, workspace_id: str) -> None:
+        super().__init__(
+            f"workspace_id: no workspace {workspace_id!r}: create its directory first",
+            field="workspace_id",
+            workspace_id=workspace_id,
+        )
+
+
+class SessionNotFound(AgentError):
+    """The workspace has no such session."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = error_pb2.STATUS_REASON_SESSION_NOT_FOUND
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"session_id: no session {session_id!r} in this workspace: leave it empty to open one",
+            field="session_id",
+            session_id=session_id,
+        )
+
+
+class TurnNotFound(AgentError):
+    """The workspace has no such turn, or it is no longer kept."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = error_pb2.STATUS_REASON_TURN_NOT_FOUND
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(
+            f"turn_id: no turn {turn_id!r} in this workspace, or it is no longer kept", field="turn_id", turn_id=turn_id
+        )
+
+
+class ProviderNotFound(AgentError):
+    """No provider has this id."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = error_pb2.STATUS_REASON_PROVIDER_NOT_FOUND
+
+    def __init__(self, provider_id: str, known: Iterable[str], *, field: str = "provider_id") -> None:
+        super().__init__(
+            f"{field}: no provider {provider_id!r}: there is {', '.join(sorted(known)) or 'none'}",
+            field=field,
+            provider_id=provider_id,
+        )
+
+
+class ProviderDisabled(AgentError):
+    """The provider is switched off by the configuration."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = error_pb2.STATUS_REASON_PROVIDER_DISABLED
+
+    def __init__(self, provider_id: str) -> None:
+        super().__init__(
+            f"provider {provider_id!r} is switched off: choose another, or have it switched on in the router's settings",
+            provider_id=provider_id,
+        )
+
+
+class ProviderNotChosen(AgentError):
+    """Nothing names a provider."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = error_pb2.STATUS_REASON_PROVIDER_NOT_CHOSEN
+
+    def __init__(self) -> None:
+        super().__init__("provider_id: nothing names a provider: set it here, on the workspace, or as the router's default")
+
+
+class ProviderNotReady(AgentError):
+    """The provider cannot start turns now."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = error_pb2.STATUS_REASON_PROVIDER_NOT_READY
+
+    def __init__(self, provider_id: str, why: str) -> None:
+        super().__init__(
+            f"provider {provider_id!r} is not ready: {why}",
+            retry_after=timedelta(seconds=1),
+            provider_id=provider_id,
+            why=why,
+        )
+
+
+class TurnMismatch(AgentError):
+    """The turn id was used with another request."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+    reason = error_pb2.STATUS_REASON_TURN_MISMATCH
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(
+            f"turn_id: {turn_id!r} was used with another request: choose a new one, or repeat the same request",
+            field="turn_id",
+            turn_id=turn_id,
+        )
+
+
+class SessionBusy(AgentError):
+    """A turn of the session is running."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = error_pb2.STATUS_REASON_SESSION_BUSY
+
+    def __init__(self, session_id: str, turn_id: str) -> None:
+        super().__init__(
+            f"session {session_id!r} is busy with turn {turn_id!r}: wait for it, or interrupt it",
+            session_id=session_id,
+            turn_id=turn_id,
+        )
+
+
+class OptionUnsupported(AgentError):
+    """The provider would not honour an option, so it does not accept it."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = error_pb2.STATUS_REASON_OPTION_UNSUPPORTED
+
+    def __init__(self, provider_id: str, field: str, why: str) -> None:
+        super().__init__(
+            f"{field}: provider {provider_id!r} does not support it: {why}", field=field, provider_id=provider_id
+        )
+
+
+class CallUnsupported(AgentError):
+    """The service does not offer the call."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = error_pb2.STATUS_REASON_CALL_UNSUPPORTED
+
+    def __init__(self, call: str, why: str) -> None:
+        super().__init__(f"{call}: {why}", call=call)
+
+
+class SeqOutOfRange(AgentError):
+    """The seq to watch from lies outside what is kept."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = error_pb2.STATUS_REASON_SEQ_OUT_OF_RANGE
+
+    def __init__(self, after_seq: int, *, oldest_seq: int, last_seq: int) -> None:
+        super().__init__(
+            f"after_seq: {after_seq} is outside what is kept: events {oldest_seq} to {last_seq}",
+            field="after_seq",
+            oldest_seq=str(oldest_seq),
+            last_seq=str(last_seq),
+        )
+
+
+class ReaderTooSlow(AgentError):
+    """A reader fell behind what is kept."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = error_pb2.STATUS_REASON_READER_TOO_SLOW
+
+    def __init__(self, last_seq: int) -> None:
+        super().__init__(
+            f"the reader fell behind what is kept: watch the turn again after_seq {last_seq}", last_seq=str(last_seq)
+        )
+
+
+class StreamLost(AgentError):
+    """The provider's stream broke; the turn may go on."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = error_pb2.STATUS_REASON_STREAM_LOST
+
+    def __init__(self, provider_id: str, turn_id: str) -> None:
+        super().__init__(
+            f"the stream from provider {provider_id!r} broke: watch turn {turn_id!r} for the rest",
+            retry_after=timedelta(seconds=1),
+            provider_id=provider_id,
+            turn_id=turn_id,
+        )
+
+
+class ShuttingDown(AgentError):
+    """The service takes no new turns."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = error_pb2.STATUS_REASON_SHUTTING_DOWN
+
+    def __init__(self) -> None:
+        super().__init__("the service is going down: try again soon", retry_after=timedelta(seconds=5))
+
+
+class TurnFailure(Exception):
+    """A turn that fails; becomes its terminal event."""
+
+    def __init__(self, error: error_pb2.TurnError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def status_of(error: AgentError) -> status_pb2.Status:
+    """Return the google.rpc.Status of an error, details included."""
+    status = status_pb2.Status(code=_code_number(error.code), message=error.message)
+    for detail in error.details():
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _code_number(code: grpc.StatusCode) -> int:
+    number: int = code.value[0]  # type: ignore[index]  # The stubs say int; it is (number, name).
+    return number
+
+
+def _reason_name(reason: "error_pb2.StatusReason.ValueType") -> str:
+    return error_pb2.StatusReason.Name(reason).removeprefix("STATUS_REASON_")

@@ -1,0 +1,92 @@
+"""The port: what a provider must be able to do.
+
+A provider knows one vendor. It probes its surroundings, says which options it would not honour, and starts agents.
+An agent is one running vendor CLI that serves one session, a turn at a time. Everything else (ids, numbering,
+keeping, watching, deadlines, interrupts, the grammar of the stream) is the kit's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from alive.agent.v1 import agent_service_pb2, event_pb2, options_pb2, provider_pb2
+from alive_kit.workspaces import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnSpec:
+    """Everything a provider needs to run a turn."""
+
+    request: agent_service_pb2.StartTurnRequest
+    """The request with its ids chosen and the workspace's settings merged in."""
+
+    workspace: Workspace
+    """Where the agent works, and where the vendor keeps its files."""
+
+    native_session: str
+    """The vendor's own id of the session to resume; empty when the session is new."""
+
+    project_instructions: bool
+    """Whether instruction files of the workspace may reach the agent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsupported:
+    """An option of a request that a provider would not honour."""
+
+    field: str
+    """The field's path in StartTurnRequest, for example ``permissions.sandbox``."""
+
+    why: str
+    """In words, for the caller."""
+
+
+class Turn(Protocol):
+    """A running turn, as its agent sees it."""
+
+    spec: TurnSpec
+
+    def emit(self, event: event_pb2.Event) -> None:
+        """Say what happened. Only ``kind`` and ``raw_json`` are the agent's to set."""
+
+    def remember(self, native_session: str) -> None:
+        """Keep the vendor's own id of the session, to resume it with the next turn."""
+
+
+class Agent(Protocol):
+    """One running vendor CLI."""
+
+    async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
+        """Run one turn to its end and return how it completed, or None when the vendor was interrupted.
+
+        Raises:
+            TurnFailure: the turn failed; its error becomes the terminal event.
+        """
+
+    async def interrupt(self) -> None:
+        """Ask the vendor to stop what runs; `run` then ends soon. Harmless when nothing runs."""
+
+    async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
+        """Add input to what runs. Only called where the capability ``SteerTurn`` is declared."""
+
+    async def close(self) -> None:
+        """End the CLI and every process it started, within the kill grace. May be called twice."""
+
+
+class Provider(Protocol):
+    """A vendor's coding agent."""
+
+    provider_id: str
+
+    async def probe(self) -> provider_pb2.ProviderInfo:
+        """Look at the surroundings (CLI, version, key) and describe the provider, readiness included."""
+
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest) -> Iterable[Unsupported]:
+        """Yield every option of a merged request that would not be honoured."""
+
+    async def start(self, spec: TurnSpec) -> Agent:
+        """Start a CLI for the turn's session, or resume the session in a new one.
+
+        Raises:
+            TurnFailure: it does not start, or the vendor does not have the session.
+        """

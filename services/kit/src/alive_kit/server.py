@@ -1,0 +1,91 @@
+"""Builds and runs a gRPC server: address, limits, health, reflection, drain.
+
+Known by the router and by every provider service.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+# Reflection shows error details to grpcurl only when the process that answers knows their types.
+_SHOWN_IN_ERRORS = error_details_pb2.DESCRIPTOR
+
+MESSAGE_BYTES = 10 << 20
+"""What a server accepts on the wire: a little more than the contract's 8 MiB, so that the contract's own refusal,
+which names the field, is what a caller sees."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class Server:
+    """A gRPC server with health and reflection."""
+
+    def __init__(self, listen: str) -> None:
+        self._listen = listen
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        self.port = 0
+        """The TCP port that was bound; 0 for a unix socket."""
+
+    def add(self, service: ServiceDescriptor, handler: grpc.GenericRpcHandler) -> None:
+        """Serve a service."""
+        self._server.add_generic_rpc_handlers([handler])
+        self._names.append(service.full_name)
+
+    async def start(self) -> None:
+        """Bind the address and begin to serve.
+
+        Raises:
+            RuntimeError: the address is in use or not permitted.
+        """
+        reflection.enable_server_reflection(self._names, self._server)
+        if self._listen.startswith("unix:"):
+            self._bind_socket(Path(self._listen.removeprefix("unix:")))
+        else:
+            self.port = self._server.add_insecure_port(self._listen)
+        await self._server.start()
+
+    async def set_serving(self, services: Iterable[str], *, serving: bool) -> None:
+        """Set what health says of services; the empty name is the whole server."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in services:
+            await self._health.set(service, status)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls and let running ones end within a grace (seconds)."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    def _bind_socket(self, path: Path) -> None:
+        """Bind a unix socket that the group may use; its directory says who the group is."""
+        path.unlink(missing_ok=True)
+        before = os.umask(0o007)
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        finally:
+            os.umask(before)
+
+
+async def until_signalled() -> None:
+    """Return when the process is asked to end by SIGTERM or SIGINT."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    await asked.wait()

@@ -1,0 +1,92 @@
+"""Runs a provider as a service, from its settings to its drain."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from alive.agent.v1 import agent_service_pb2, provider_pb2
+from alive_kit import launch, logs
+from alive_kit.provider import Provider
+from alive_kit.readiness import Readiness
+from alive_kit.rpc import handler_of
+from alive_kit.server import Server, until_signalled
+from alive_kit.servicer import AgentServicer
+from alive_kit.settings import ServiceSettings
+from alive_kit.turns import TurnTable
+from alive_kit.workspaces import Workspaces
+
+logger = logging.getLogger(__name__)
+
+_AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
+
+END_SECONDS = 1.0
+"""How long streams may still deliver their last events once every turn has ended."""
+
+
+class ProviderService:
+    """A provider behind a gRPC server."""
+
+    def __init__(self, provider: Provider, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self.server = Server(settings.listen)
+        workspaces = Workspaces(root=settings.workspaces, homes=settings.homes)
+        self._turns = TurnTable(provider, workspaces, settings.bounds())
+        self._readiness = Readiness(provider, self._show_readiness)
+        servicer = AgentServicer(self._turns, self._readiness)
+        self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))
+        self._probing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Serve; the provider is probed meanwhile, so that starting never waits for a CLI."""
+        await self._show_readiness(provider_pb2.Readiness())
+        await self.server.start()
+        self._probing = asyncio.create_task(self._readiness.keep_probing(), name="probing")
+
+    async def probed(self) -> None:
+        """Return when the provider has been probed once, ready or not."""
+        await self._readiness.probed.wait()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new turns, let running ones end within a grace (seconds), and stop serving."""
+        await self._readiness.drain()
+        if self._probing:
+            self._probing.cancel()
+        await self._turns.drain(grace=grace)
+        await self.server.stop(END_SECONDS)
+
+    async def _show_readiness(self, readiness: provider_pb2.Readiness) -> None:
+        serving = readiness.state == provider_pb2.READINESS_STATE_READY
+        await self.server.set_serving(["", _AGENT_SERVICE.full_name], serving=serving)
+
+
+def main(create_provider: Callable[[], Provider]) -> None:
+    """Run a provider's service until SIGTERM; exit with 2 and one line when a setting is wrong."""
+    try:
+        settings = ServiceSettings()  # type: ignore[call-arg]  # pydantic fills it from the environment
+        provider = create_provider()
+    except ValidationError as error:
+        sys.exit(_explain(error))
+    os.umask(0o007)  # What agents write belongs to the workspace's group.
+    logs.configure(settings.log_level, provider.provider_id)
+    launch.adopt_orphans()
+    asyncio.run(_serve(provider, settings))
+
+
+async def _serve(provider: Provider, settings: ServiceSettings) -> None:
+    service = ProviderService(provider, settings)
+    await service.start()
+    logger.info("serving on %s", settings.listen)
+    await until_signalled()
+    logger.info("draining")
+    await service.stop(settings.drain_seconds)
+
+
+def _explain(error: ValidationError) -> int:
+    for problem in error.errors():
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        print(f"ALIVE_{name}: {problem['msg']}", file=sys.stderr)
+    return 2

@@ -1,0 +1,52 @@
+"""The settings every provider service reads from its environment, with the prefix ``ALIVE_``."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from alive_kit.turn import Bounds
+
+
+class ServiceSettings(BaseSettings):
+    """What a provider service needs to know about its surroundings."""
+
+    model_config = SettingsConfigDict(env_prefix="ALIVE_", frozen=True, extra="ignore")
+
+    listen: str
+    """Address to serve on: ``unix:/path/agent.sock`` or ``host:port``."""
+
+    workspaces: Path
+    """Directory that holds one directory for each workspace."""
+
+    state_dir: Path
+    """The service's private directory: vendor homes, stores."""
+
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    mcp_path: str = "/usr/local/bin:/usr/bin:/bin"
+    """PATH on which commands of stdio MCP servers are found."""
+
+    deadline_seconds: float = Field(default=3600.0, gt=0)
+    """How long a turn may run, unless the request says otherwise."""
+
+    idle_seconds: float = Field(default=600.0, gt=0)
+    """How long an agent may stay silent, unless the request says otherwise."""
+
+    disconnect_grace_seconds: float = Field(default=60.0, ge=0)
+    """How long a turn runs without a reader, unless the request says otherwise."""
+
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """How long running turns may go on after SIGTERM."""
+
+    @property
+    def homes(self) -> Path:
+        """Where the vendor's homes of the workspaces are."""
+        return self.state_dir / "homes"
+
+    def bounds(self) -> Bounds:
+        """Return the bounds that hold for turns."""
+        return Bounds(
+            deadline=self.deadline_seconds, idle=self.idle_seconds, disconnect_grace=self.disconnect_grace_seconds
+        )

@@ -1,0 +1,142 @@
+"""A provider without a vendor: its agent does what a script says.
+
+For tests of the kit and the router, and as the smallest example of the port.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+from alive.agent.v1 import agent_service_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
+from alive_kit.provider import Turn, TurnSpec, Unsupported
+
+Step = event_pb2.Event | Exception | Callable[["FakeAgent"], Awaitable[None]]
+"""An event to emit, an error to raise, or something to await."""
+
+
+class FakeAgent:
+    """An agent that plays a script."""
+
+    def __init__(self, script: Sequence[Step]) -> None:
+        self._script = script
+        self.interrupted = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.steered: list[options_pb2.InputPart] = []
+
+    async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
+        """Play the script once."""
+        turn.remember(f"native-{turn.spec.request.session_id}")
+        for step in self._script:
+            if self.interrupted.is_set():
+                return None
+            match step:
+                case event_pb2.Event():
+                    event = event_pb2.Event()
+                    event.CopyFrom(step)
+                    turn.emit(event)
+                case Exception():
+                    raise step
+                case _:
+                    await step(self)
+        if self.interrupted.is_set():
+            return None
+        return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_END_TURN)
+
+    async def interrupt(self) -> None:
+        """Have `waits_for_interrupt` go on."""
+        self.interrupted.set()
+
+    async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
+        """Keep the input for the test to look at."""
+        self.steered.extend(parts)
+
+    async def close(self) -> None:
+        """Note that it was closed."""
+        self.closed.set()
+
+
+class FakeProvider:
+    """A provider whose agents play the script named by the input's first word, or else the one called ``default``."""
+
+    def __init__(self, scripts: Mapping[str, Sequence[Step]] | None = None, *, provider_id: str = "fake") -> None:
+        self.provider_id = provider_id
+        self.scripts = {"default": answers("Hello."), **(scripts or {})}
+        self.readiness = provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY)
+        self.specs: list[TurnSpec] = []
+        self.agents: list[FakeAgent] = []
+
+    async def probe(self) -> provider_pb2.ProviderInfo:
+        """Describe the fake."""
+        return provider_pb2.ProviderInfo(
+            provider_id=self.provider_id,
+            vendor="fake",
+            display_name="Fake",
+            versions=provider_pb2.Versions(service="0"),
+            readiness=self.readiness,
+            wall_level=provider_pb2.WALL_LEVEL_NONE,
+            models=[provider_pb2.Model(model="fake-1", display_name="Fake 1", default=True)],
+        )
+
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest) -> Iterable[Unsupported]:
+        """Refuse to ask anything: there is nobody to ask."""
+        if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_ASK:
+            yield Unsupported(field="permissions.approval_policy", why="a script does not ask")
+
+    async def start(self, spec: TurnSpec) -> FakeAgent:
+        """Return an agent for the turn's script."""
+        self.specs.append(spec)
+        words = spec.request.input[0].text.split() or ["default"]
+        agent = FakeAgent(self.scripts.get(words[0], self.scripts["default"]))
+        self.agents.append(agent)
+        return agent
+
+
+def started(model: str = "fake-1") -> event_pb2.Event:
+    """Return the first event of a script."""
+    return event_pb2.Event(turn_started=event_pb2.TurnStarted(model=model))
+
+
+def message_started(item_id: str = "message-1") -> event_pb2.Event:
+    """Return the start of a message."""
+    return event_pb2.Event(item_started=event_pb2.ItemStarted(item=_message(item_id, "")))
+
+
+def delta(text: str, item_id: str = "message-1") -> event_pb2.Event:
+    """Return text added to a message."""
+    return event_pb2.Event(item_delta=event_pb2.ItemDelta(item_id=item_id, text=text))
+
+
+def message_completed(text: str, item_id: str = "message-1") -> event_pb2.Event:
+    """Return the end of a message."""
+    item = _message(item_id, text)
+    item.status = item_pb2.ITEM_STATUS_COMPLETED
+    return event_pb2.Event(item_completed=event_pb2.ItemCompleted(item=item))
+
+
+def usage(input_tokens: int, output_tokens: int) -> event_pb2.Event:
+    """Return a count of tokens."""
+    counted = usage_pb2.Usage(input_tokens=input_tokens, output_tokens=output_tokens, model_requests=1)
+    return event_pb2.Event(usage_updated=event_pb2.UsageUpdated(usage=counted))
+
+
+def answers(text: str) -> list[Step]:
+    """Return the script of an agent that says something, word by word."""
+    words = [delta(word + " ") for word in text.split()]
+    return [started(), message_started(), *words, message_completed(text), usage(10, len(words))]
+
+
+async def waits_for_interrupt(agent: FakeAgent) -> None:
+    """Stand still until the turn is interrupted."""
+    await agent.interrupted.wait()
+
+
+async def ignores_interrupt(agent: FakeAgent) -> None:
+    """Stand still whatever is asked; only cancellation ends it."""
+    await asyncio.Event().wait()
+
+
+def _message(item_id: str, text: str) -> item_pb2.Item:
+    return item_pb2.Item(
+        item_id=item_id,
+        status=item_pb2.ITEM_STATUS_IN_PROGRESS,
+        message=item_pb2.MessageItem(role=item_pb2.ROLE_AGENT, text=text),
+    )

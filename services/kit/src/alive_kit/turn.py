@@ -1,0 +1,289 @@
+"""One live turn: runs an agent and sees to it that the turn ends with exactly one terminal event.
+
+Whatever the agent does (completes, fails, crashes, hangs, goes on after an interrupt), `LiveTurn.live` returns only
+when the terminal event is in the log and the agent is closed. A turn is stopped by the first of: an interrupt, its
+deadline, silence, the last reader going away, the service going down.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from alive.agent.v1 import error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
+from alive_kit.errors import TurnFailure
+from alive_kit.event_log import EventLog
+from alive_kit.fitting import fit
+from alive_kit.grammar import Grammar
+from alive_kit.provider import Agent, Provider, TurnSpec
+from alive_kit.sessions import Session
+
+logger = logging.getLogger(__name__)
+
+Terminal = event_pb2.TurnCompleted | event_pb2.TurnFailed | event_pb2.TurnInterrupted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How long a turn and its parts may take, in seconds, unless the request says otherwise."""
+
+    deadline: float = 3600.0
+    idle: float = 600.0
+    """Silence of the agent."""
+    disconnect_grace: float = 60.0
+    """Without a reader."""
+    interrupt: float = 1.5
+    """For the vendor to stop by itself; then its processes are ended."""
+    close: float = 10.0
+    """For an agent to close."""
+
+
+class LiveTurn:
+    """A turn, from its acceptance to its terminal event and as long as it is kept."""
+
+    def __init__(
+        self, *, spec: TurnSpec, session: Session, provider_id: str, bounds: Bounds, fingerprint: bytes
+    ) -> None:
+        self.spec = spec
+        self.fingerprint = fingerprint
+        """Tells the request apart from another one under the same turn id."""
+        self.log = EventLog()
+        self.ended = asyncio.Event()
+        """Set once the terminal event is in the log and no process of the turn is left."""
+        self._session = session
+        self._provider_id = provider_id
+        self._bounds = bounds
+        self._grammar = Grammar()
+        self._usage = usage_pb2.Usage()
+        self._held: list[event_pb2.Event] = []
+        self._agent: Agent | None = None
+        self._readers = 0
+        self._grace: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+        self._stop: asyncio.Future[Terminal] = loop.create_future()
+        self._last_activity = self._start_time = loop.time()
+
+    # What the agent may do (the port's `Turn`).
+
+    def emit(self, event: event_pb2.Event) -> None:
+        """Put an event of the agent into the stream, kept within grammar and size."""
+        self._last_activity = asyncio.get_running_loop().time()
+        if self.log.is_closed:
+            logger.warning("event after the end dropped", extra=self._names(kind=event.WhichOneof("kind")))
+            return
+        kind = event.WhichOneof("kind")
+        if not self._grammar.is_started and kind not in {"turn_started", "turn_queued"}:
+            self._held.append(event)  # Vendors warn and retry before they say that they started.
+            return
+        if kind == "usage_updated":
+            self._usage.CopyFrom(event.usage_updated.usage)
+        delivery = self.spec.request.delivery
+        if not delivery.include_raw:
+            event.ClearField("raw_json")
+        admitted = self._grammar.admit(event)
+        if delivery.HasField("include_deltas") and not delivery.include_deltas and admitted.HasField("item_delta"):
+            return
+        for piece in fit(admitted):
+            self._append(piece)
+        if kind == "turn_started":
+            self._follow_start()
+
+    def remember(self, native_session: str) -> None:
+        """Keep the vendor's own id of the session."""
+        self._session.native_session = native_session
+
+    # What the service does with the turn.
+
+    async def live(self, provider: Provider, notices: Iterable[event_pb2.Notice]) -> None:
+        """Run the turn until its terminal event is in the log and its agent is closed.
+
+        The notices are what the router has to say; they follow TurnStarted.
+        """
+        self._held = [event_pb2.Event(notice=notice) for notice in notices]
+        work = asyncio.create_task(self._work(provider), name=f"turn {self.spec.request.turn_id}")
+        clock = asyncio.create_task(self._watch_clock(), name=f"clock {self.spec.request.turn_id}")
+        try:
+            waited: set[asyncio.Future[Any]] = {work, self._stop}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await self._stop_work(work)
+        finally:
+            clock.cancel()
+            self._end(self._terminal_of(work))
+
+    def stop(self, terminal: Terminal) -> None:
+        """Have the turn stopped and ended this way; the first stop wins."""
+        if not self._stop.done():
+            self._stop.set_result(terminal)
+
+    def interrupt(self, interrupted_by: "event_pb2.InterruptedBy.ValueType", reason: str) -> None:
+        """Have the turn stopped and ended as interrupted."""
+        self.stop(event_pb2.TurnInterrupted(interrupted_by=interrupted_by, reason=reason))
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[EventLog]:
+        """Count a reader; when the last one goes away, the request's ``on_disconnect`` holds."""
+        self._readers += 1
+        if self._grace:
+            self._grace.cancel()
+        try:
+            yield self.log
+        finally:
+            self._readers -= 1
+            if not self._readers and not self.log.is_closed:
+                self._grace = self._after_disconnect()
+
+    # How it runs.
+
+    async def _work(self, provider: Provider) -> event_pb2.TurnCompleted | None:
+        self._agent = agent = await provider.start(self.spec)
+        try:
+            return await agent.run(self)
+        finally:
+            await agent.close()
+
+    async def _stop_work(self, work: "asyncio.Task[event_pb2.TurnCompleted | None]") -> None:
+        """Ask the vendor to stop, then end its processes."""
+        if self._agent:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(self._bounds.interrupt):
+                    await self._agent.interrupt()
+            await asyncio.wait({work}, timeout=self._bounds.interrupt)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait({work}, timeout=self._bounds.close)
+        if not work.done():
+            logger.error("agent does not close", extra=self._names())
+
+    async def _watch_clock(self) -> None:
+        limits = self.spec.request.limits
+        deadline = _seconds(limits, "deadline", self._bounds.deadline)
+        idle = _seconds(limits, "idle_timeout", self._bounds.idle)
+        loop = asyncio.get_running_loop()
+        while True:
+            left = self._start_time + deadline - loop.time()
+            silence_left = self._last_activity + idle - loop.time()
+            if left <= 0:
+                message = "The turn took longer than it may. Allow more time or ask for less."
+                return self.stop(_failed(error_pb2.FAILURE_REASON_TIMEOUT, message, retryable=True))
+            if silence_left <= 0:
+                message = "The agent was silent for too long. Try again."
+                return self.stop(_failed(error_pb2.FAILURE_REASON_IDLE_TIMEOUT, message, retryable=True))
+            await asyncio.sleep(min(left, silence_left))
+
+    def _after_disconnect(self) -> asyncio.TimerHandle | None:
+        delivery = self.spec.request.delivery
+        match delivery.on_disconnect:
+            case options_pb2.ON_DISCONNECT_DETACH:
+                return None
+            case options_pb2.ON_DISCONNECT_INTERRUPT:
+                grace = 0.0
+            case _:
+                grace = _seconds(delivery, "grace", self._bounds.disconnect_grace)
+        reason = "nobody reads the turn any more"
+        return asyncio.get_running_loop().call_later(
+            grace, self.interrupt, event_pb2.INTERRUPTED_BY_DISCONNECT, reason
+        )
+
+    # How it ends.
+
+    def _terminal_of(self, work: "asyncio.Task[event_pb2.TurnCompleted | None]") -> Terminal:
+        if self._stop.done():
+            if work.done() and not work.cancelled() and (error := work.exception()):
+                logger.info("stopped turn ended with %r", error, extra=self._names())
+            return self._stop.result()
+        try:
+            completed = work.result()
+        except TurnFailure as failure:
+            return event_pb2.TurnFailed(error=failure.error)
+        except (Exception, asyncio.CancelledError):
+            logger.exception("turn failed by a defect", extra=self._names())
+            return _failed(error_pb2.FAILURE_REASON_INTERNAL, "Something went wrong on our side. Try again.")
+        if completed is None:
+            return _failed(error_pb2.FAILURE_REASON_UNKNOWN, "The agent stopped by itself. Try again.", retryable=True)
+        if not self._grammar.has_agent_items:
+            message = "The agent ended without doing or saying anything. Try again."
+            return _failed(error_pb2.FAILURE_REASON_CRASHED, message, retryable=True)
+        return completed
+
+    def _end(self, terminal: Terminal) -> None:
+        for event in self._held:
+            logger.warning("event of a turn that never started: %s", event, extra=self._names())
+        failed = isinstance(terminal, event_pb2.TurnFailed)
+        for event in self._grammar.close_items(
+            item_pb2.ITEM_STATUS_FAILED if failed else item_pb2.ITEM_STATUS_INTERRUPTED
+        ):
+            for piece in fit(event):
+                self._append(piece)
+        self._complete(terminal)
+        self._session.running_turn = ""
+        self._append(_terminal_event(terminal), terminal=True)
+        self.ended.set()
+
+    def _complete(self, terminal: Terminal) -> None:
+        """Add to a terminal event what the agent did not say."""
+        if not terminal.HasField("usage"):
+            terminal.usage.CopyFrom(self._usage)
+        if self._grammar.is_started and not terminal.HasField("duration"):
+            elapsed = asyncio.get_running_loop().time() - self._start_time
+            terminal.duration.FromTimedelta(timedelta(seconds=elapsed))
+        if isinstance(terminal, event_pb2.TurnFailed) and not self.spec.request.delivery.include_raw:
+            terminal.error.ClearField("stderr_tail")
+
+    # What goes into the log.
+
+    def _follow_start(self) -> None:
+        """Say what was held back and the user's own message, so that transcripts are whole."""
+        held, self._held = self._held, []
+        for event in held:
+            self.emit(event)
+        text = "\n".join(part.text for part in self.spec.request.input if part.text)
+        item = item_pb2.Item(
+            item_id=f"{self.spec.request.turn_id}-input",
+            status=item_pb2.ITEM_STATUS_COMPLETED,
+            message=item_pb2.MessageItem(role=item_pb2.ROLE_USER, text=text),
+        )
+        item.start_time.GetCurrentTime()
+        self.emit(event_pb2.Event(item_started=event_pb2.ItemStarted(item=item)))
+        self.emit(event_pb2.Event(item_completed=event_pb2.ItemCompleted(item=item)))
+
+    def _append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
+        event.turn_id = self.spec.request.turn_id
+        event.session_id = self.spec.request.session_id
+        event.provider_id = self._provider_id
+        event.event_time.GetCurrentTime()
+        self.log.append(event, terminal=terminal)
+
+    def _names(self, **more: object) -> dict[str, object]:
+        request = self.spec.request
+        return {"workspace_id": request.workspace_id, "turn_id": request.turn_id, **more}
+
+
+def _failed(reason: "error_pb2.FailureReason.ValueType", message: str, *, retryable: bool = False) -> event_pb2.TurnFailed:
+    return event_pb2.TurnFailed(error=error_pb2.TurnError(reason=reason, message=message, retryable=retryable))
+
+
+def shutting_down() -> event_pb2.TurnFailed:
+    """Return the terminal of a turn whose service goes down."""
+    message = "The service was restarted while the turn ran. Start the turn again."
+    return _failed(error_pb2.FAILURE_REASON_SHUTTING_DOWN, message, retryable=True)
+
+
+def _terminal_event(terminal: Terminal) -> event_pb2.Event:
+    match terminal:
+        case event_pb2.TurnCompleted():
+            return event_pb2.Event(turn_completed=terminal)
+        case event_pb2.TurnFailed():
+            return event_pb2.Event(turn_failed=terminal)
+        case event_pb2.TurnInterrupted():
+            return event_pb2.Event(turn_interrupted=terminal)
+
+
+def _seconds(message: options_pb2.Limits | options_pb2.Delivery, field: str, default: float) -> float:
+    duration: Duration = getattr(message, field)
+    return duration.ToNanoseconds() / 1e9 or default

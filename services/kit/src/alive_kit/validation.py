@@ -1,0 +1,307 @@
+"""Checks requests before anything is started or stored.
+
+Every violation carries the field's path as the contract spells it, so that a caller can find it. Checks that need
+the file system (does the image exist in the workspace?) live in `inputs`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from alive.agent.v1 import agent_service_pb2, options_pb2, workspace_service_pb2
+from alive_kit.errors import InvalidField
+
+REQUEST_BYTES = 8 << 20
+"""The largest request that is accepted."""
+
+IMAGE_BYTES = 5 << 20
+"""The largest image that is accepted."""
+
+TEXT_BYTES = 4 << 20
+"""The longest text part that is accepted."""
+
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+
+Violation = tuple[str, str]
+
+
+def check_start_turn(request: agent_service_pb2.StartTurnRequest) -> None:
+    """Refuse a malformed StartTurn.
+
+    Raises:
+        InvalidField: names every field that is wrong.
+    """
+    _refuse(_start_turn(request))
+
+
+def check_update_workspace(request: workspace_service_pb2.UpdateWorkspaceRequest) -> None:
+    """Refuse a malformed UpdateWorkspace.
+
+    Raises:
+        InvalidField: names every field that is wrong.
+    """
+    _refuse(_update_workspace(request))
+
+
+def check_ids(request: Message) -> None:
+    """Refuse a request whose ids are missing or malformed; for requests that hold little else.
+
+    Raises:
+        InvalidField: names every field that is wrong.
+    """
+    _refuse(_ids(request))
+
+
+def is_slug(text: str) -> bool:
+    """Whether a text can be a workspace's or a provider's id."""
+    return bool(_SLUG.fullmatch(text)) and ".." not in text
+
+
+def _refuse(violations: Iterator[Violation]) -> None:
+    found = dict(violations)
+    if found:
+        raise InvalidField(found)
+
+
+def _ids(request: Message) -> Iterator[Violation]:
+    """Check every field named ``*_id``; all but those a service may choose are required."""
+    for field in request.DESCRIPTOR.fields:
+        if not field.name.endswith("_id"):
+            continue
+        value: str = getattr(request, field.name)
+        if field.name == "workspace_id":
+            yield from _workspace_id(value)
+        elif not _ID.fullmatch(value):
+            yield (field.name, _id_complaint(value))
+    yield from _enums(request)
+
+
+def _start_turn(request: agent_service_pb2.StartTurnRequest) -> Iterator[Violation]:
+    if request.ByteSize() > REQUEST_BYTES:
+        yield ("input", f"the request has {request.ByteSize()} bytes: at most {REQUEST_BYTES} are accepted")
+        return
+    yield from _workspace_id(request.workspace_id)
+    yield from _optional_id("turn_id", request.turn_id)
+    yield from _optional_id("session_id", request.session_id)
+    yield from _provider_id("provider_id", request.provider_id)
+    yield from _input(request)
+    yield from _agent("agent", request.agent)
+    yield from _permissions("permissions", request.permissions)
+    yield from _limits("limits", request.limits)
+    yield from _mcp_servers("mcp_servers", request.mcp_servers)
+    if request.delivery.HasField("grace") and not _positive(request.delivery.grace):
+        yield ("delivery.grace", "must be longer than nothing")
+    yield from _enums(request)
+
+
+def _update_workspace(request: workspace_service_pb2.UpdateWorkspaceRequest) -> Iterator[Violation]:
+    yield from _workspace_id(request.workspace_id)
+    settings = request.settings
+    if not request.HasField("settings") and not request.update_mask.paths:
+        yield ("settings", "is required: say what to change")
+    yield from _provider_id("settings.provider_id", settings.provider_id)
+    yield from _agent("settings.agent", settings.agent)
+    yield from _permissions("settings.permissions", settings.permissions)
+    yield from _limits("settings.limits", settings.limits)
+    yield from _mcp_servers("settings.mcp_servers", settings.mcp_servers)
+    for index, provider_id in enumerate(settings.failover.provider_ids):
+        if not is_slug(provider_id):
+            yield (f"settings.failover.provider_ids[{index}]", f"{provider_id!r} is not a provider's id")
+    for index, path in enumerate(request.update_mask.paths):
+        if not _is_path_of(settings, path):
+            yield (f"update_mask.paths[{index}]", f"settings have no field {path!r}")
+    yield from _enums(request)
+
+
+def _workspace_id(value: str) -> Iterator[Violation]:
+    if not value:
+        yield ("workspace_id", "is required")
+    elif not is_slug(value):
+        yield ("workspace_id", "must be a slug: lower-case letters, digits, '-' and '.', at most 63, without '..'")
+
+
+def _provider_id(field: str, value: str) -> Iterator[Violation]:
+    if value and not is_slug(value):
+        yield (field, "must be a slug, for example the id ListProviders shows")
+
+
+def _optional_id(field: str, value: str) -> Iterator[Violation]:
+    if value and not _ID.fullmatch(value):
+        yield (field, _id_complaint(value))
+
+
+def _id_complaint(value: str) -> str:
+    return "must be letters, digits, '.', '_' or '-', at most 128" if value else "is required"
+
+
+def _input(request: agent_service_pb2.StartTurnRequest) -> Iterator[Violation]:
+    if not request.input:
+        yield ("input", "is required: say what the agent is to do")
+    for index, part in enumerate(request.input):
+        field = f"input[{index}]"
+        match part.WhichOneof("content"):
+            case "text":
+                if not part.text.strip():
+                    yield (f"{field}.text", "must not be empty")
+                elif len(part.text.encode()) > TEXT_BYTES:
+                    yield (f"{field}.text", f"is over {TEXT_BYTES} bytes: put it into a file of the workspace")
+            case "image":
+                yield from _image(f"{field}.image", part.image)
+            case "file":
+                yield from _relative(f"{field}.file.path", part.file.path)
+            case _:
+                yield (field, "has no content: set text, image or file")
+
+
+def _image(field: str, image: options_pb2.ImageInput) -> Iterator[Violation]:
+    match image.WhichOneof("source"):
+        case "data":
+            if len(image.data) > IMAGE_BYTES:
+                yield (f"{field}.data", f"has {len(image.data)} bytes: at most {IMAGE_BYTES} are accepted")
+            elif not is_image(image.data):
+                yield (f"{field}.data", "is not a PNG, JPEG, GIF or WebP image")
+        case "path":
+            yield from _relative(f"{field}.path", image.path)
+        case _:
+            yield (field, "has no source: set data or path")
+
+
+def is_image(data: bytes) -> bool:
+    """Whether bytes begin as a PNG, JPEG, GIF or WebP image does."""
+    return data.startswith(_MAGIC) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+
+
+def _relative(field: str, path: str) -> Iterator[Violation]:
+    parts = PurePosixPath(path).parts
+    if not parts:
+        yield (field, "is required")
+    elif path.startswith("/") or ".." in parts or "\0" in path:
+        yield (field, "must be a path inside the workspace, relative and without '..'")
+
+
+def _agent(field: str, agent: options_pb2.AgentOptions) -> Iterator[Violation]:
+    for name in ("model", "effort"):
+        value: str = getattr(agent, name)
+        if len(value) > 128 or any(character.isspace() or not character.isprintable() for character in value):
+            yield (f"{field}.{name}", "must be a name: at most 128 characters, no spaces")
+    if agent.HasField("system_prompt") and not agent.system_prompt.WhichOneof("text"):
+        yield (f"{field}.system_prompt", "has no text: set append or replace")
+    if agent.output_schema:
+        yield from _output_schema(f"{field}.output_schema", agent.output_schema)
+
+
+def _output_schema(field: str, text: str) -> Iterator[Violation]:
+    try:
+        schema = json.loads(text)
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        yield (field, "is not a JSON object")
+        return
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        yield (field, f"is not a JSON Schema: {error.message}")
+
+
+def _permissions(field: str, permissions: options_pb2.Permissions) -> Iterator[Violation]:
+    for index, workspace_id in enumerate(permissions.extra_directories):
+        if not is_slug(workspace_id):
+            yield (f"{field}.extra_directories[{index}]", "must be a workspace's id")
+    if permissions.HasField("approval_timeout") and not _positive(permissions.approval_timeout):
+        yield (f"{field}.approval_timeout", "must be longer than nothing")
+    yield from _tool_rules(f"{field}.tools", permissions.tools)
+
+
+def _tool_rules(field: str, tools: options_pb2.ToolRules) -> Iterator[Violation]:
+    for name in ("allowed", "denied"):
+        for index, tool in enumerate(getattr(tools, name)):
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", tool):
+                yield (f"{field}.{name}[{index}]", f"{tool!r} is not a tool's name")
+
+
+def _limits(field: str, limits: options_pb2.Limits) -> Iterator[Violation]:
+    for set_field, value in limits.ListFields():
+        path = f"{field}.{set_field.name}"
+        if isinstance(value, Duration) and not _positive(value):
+            yield (path, "must be longer than nothing")
+        elif set_field.name.startswith("max_") and value == 0:
+            yield (path, "must be at least 1; leave it unset for no limit")
+
+
+def _mcp_servers(field: str, servers: Iterable[options_pb2.McpServer]) -> Iterator[Violation]:
+    seen: set[str] = set()
+    for index, server in enumerate(servers):
+        path = f"{field}[{index}]"
+        if not _NAME.fullmatch(server.name):
+            yield (f"{path}.name", "must be lower-case letters, digits, '_' or '-', at most 64")
+        elif server.name in seen:
+            yield (f"{path}.name", f"{server.name!r} is used twice")
+        seen.add(server.name)
+        match server.WhichOneof("transport"):
+            case "stdio":
+                yield from _stdio(f"{path}.stdio", server.stdio)
+            case "http":
+                yield from _http(f"{path}.http", server.http)
+            case _:
+                yield (path, "has no transport: set stdio or http")
+        yield from _tool_rules(f"{path}.tools", server.tools)
+        for set_field, value in server.ListFields():
+            if isinstance(value, Duration) and not _positive(value):
+                yield (f"{path}.{set_field.name}", "must be longer than nothing")
+
+
+def _stdio(field: str, stdio: options_pb2.StdioTransport) -> Iterator[Violation]:
+    if not stdio.command or "/" in stdio.command or stdio.command.startswith("."):
+        yield (f"{field}.command", "must be a program's name, found on the service's PATH; not a path")
+    for name in [*stdio.env, *stdio.env_names]:
+        if not _VARIABLE.fullmatch(name):
+            yield (f"{field}.env", f"{name!r} is not a variable's name")
+
+
+def _http(field: str, http: options_pb2.HttpTransport) -> Iterator[Violation]:
+    address = urlsplit(http.url)
+    if address.scheme not in {"http", "https"} or not address.hostname:
+        yield (f"{field}.url", "must be an http or https address")
+    for name in [*http.header_env_names.values(), *filter(None, [http.bearer_token_env_name])]:
+        if not _VARIABLE.fullmatch(name):
+            yield (f"{field}.header_env_names", f"{name!r} is not a variable's name")
+
+
+def _positive(duration: Duration) -> bool:
+    return duration.ToNanoseconds() > 0
+
+
+def _is_path_of(message: Message, path: str) -> bool:
+    fields = message.DESCRIPTOR.fields_by_name
+    for name in path.split("."):
+        if name not in fields:
+            return False
+        inner = fields[name].message_type
+        fields = inner.fields_by_name if inner else {}
+    return True
+
+
+def _enums(message: Message, prefix: str = "") -> Iterator[Violation]:
+    """Find enum values that this version of the contract does not know, at any depth."""
+    for field, value in message.ListFields():
+        if field.enum_type is not None and not field.is_repeated:
+            if value not in field.enum_type.values_by_number:
+                known = ", ".join(known.name for known in field.enum_type.values[1:])
+                yield (f"{prefix}{field.name}", f"{value} is no value of it: there is {known}")
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            children = value if field.is_repeated else [value]
+            for index, child in enumerate(children):
+                where = f"{prefix}{field.name}[{index}]" if field.is_repeated else f"{prefix}{field.name}"
+                yield from _enums(child, f"{where}.")

@@ -1,0 +1,52 @@
+"""Maps workspace ids to directories.
+
+The id is the only thing a caller can say: the path comes from the service's own settings. A workspace exists when
+its directory does. The vendor's files of a workspace (its home) lie under the service's state, never inside the
+workspace.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alive_kit.errors import WorkspaceNotFound
+from alive_kit.validation import is_slug
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A workspace that exists."""
+
+    workspace_id: str
+    path: Path
+    """The directory the agent works in."""
+    home: Path
+    """The vendor's home for this workspace: private to the service, made on first use."""
+
+    @property
+    def tmp(self) -> Path:
+        """A temporary directory of the workspace's own, beside the home."""
+        return self.home / "tmp"
+
+
+class Workspaces:
+    """The workspaces under one directory."""
+
+    def __init__(self, *, root: Path, homes: Path) -> None:
+        self._root = root
+        self._homes = homes
+
+    def find(self, workspace_id: str) -> Workspace:
+        """Return a workspace that exists.
+
+        Raises:
+            WorkspaceNotFound: it has no directory, or its directory is a link that leads elsewhere.
+        """
+        path = self._root / workspace_id
+        if not is_slug(workspace_id) or path.is_symlink() or not path.is_dir():
+            raise WorkspaceNotFound(workspace_id)
+        return Workspace(workspace_id=workspace_id, path=path.resolve(), home=self._homes / workspace_id)
+
+    def prepare(self, workspace: Workspace) -> None:
+        """Make the vendor's home and temporary directory of a workspace."""
+        for directory in (workspace.home, workspace.tmp):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,91 @@
+"""What a vendor CLI gets, and what is left of it afterwards."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from alive_kit.launch import Launch, adopt_orphans, marked
+
+LAUNCHER = Path(__file__).parents[1] / "bin" / "alive-launch"
+
+
+class SourceLaunch(Launch):
+    """A launch whose launcher is the one of this checkout."""
+
+    @property
+    def executable(self) -> Path:
+        """The launcher beside the kit's sources."""
+        return LAUNCHER
+
+
+async def started(launch: Launch, *arguments: str) -> asyncio.subprocess.Process:
+    """Start a CLI as a vendor SDK does: with our variables merged over its own process's."""
+    return await asyncio.create_subprocess_exec(
+        launch.executable,
+        *arguments,
+        env={**os.environ, **launch.variables()},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_a_cli_sees_exactly_the_declared_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the service's own environment gets through, its settings and secrets included."""
+    monkeypatch.setenv("ALIVE_SECRET", "canary")
+    launch = SourceLaunch(program=Path("/usr/bin/env"), environment={"PATH": "/usr/bin:/bin", "HOME": "/nowhere"})
+    output, _ = await (await started(launch)).communicate()
+
+    seen = dict(line.split("=", 1) for line in output.decode().splitlines())
+    assert seen == {"PATH": "/usr/bin:/bin", "HOME": "/nowhere", **launch.marker}
+
+
+async def test_a_missing_cli_is_said_on_stderr() -> None:
+    """The launcher's own failure is readable and names the program."""
+    launch = SourceLaunch(program=Path("/no/such/cli"), environment={"PATH": "/usr/bin"})
+    process = await started(launch)
+    _, errors = await process.communicate()
+
+    assert process.returncode == 1
+    assert "/no/such/cli: No such file or directory" in errors.decode()
+
+
+async def test_everything_a_cli_left_behind_is_ended() -> None:
+    """Children that changed their session, lost their parent and ignore signals are ended as well."""
+    adopt_orphans()
+    script = "trap '' TERM HUP INT; (setsid sh -c 'trap \"\" TERM HUP; sleep 600' & ) ; echo ready; exec sleep 600"
+    launch = SourceLaunch(program=Path("/bin/sh"), environment={"PATH": "/usr/bin:/bin"})
+    process = await started(launch, "-c", script)
+    assert process.stdout
+    await process.stdout.readline()
+    assert len(list(marked(launch.agent_id))) >= 2
+
+    await launch.end()
+
+    assert list(marked(launch.agent_id)) == []
+    assert await process.wait() != 0
+
+
+async def test_a_cli_dies_with_its_service() -> None:
+    """A service killed without warning leaves no CLI."""
+    launch = SourceLaunch(program=Path("/bin/sleep"), environment={"PATH": "/usr/bin:/bin"})
+    service = (
+        "import os, subprocess, sys;"
+        "environment = {**os.environ, 'ALIVE_LAUNCH_PARENT': str(os.getpid())};"
+        f"subprocess.Popen([{str(LAUNCHER)!r}, '600'], env=environment);"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", service, env={**os.environ, **launch.variables()},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    await process.stdout.readline()
+    process.kill()
+    await process.wait()
+
+    async with asyncio.timeout(5):
+        while set(marked(launch.agent_id)) - {process.pid}:
+            await asyncio.sleep(0)
