@@ -287,7 +287,7 @@ def status_of(error: AgentError) -> status_pb2.Status:
 
 
 def _code_number(code: grpc.StatusCode) -> int:
-    number: int = code.value[0]  # type: ignore[index]  # The stubs say int; it is (number, name).
+    number: int = code.value[0]
     return number
 
 

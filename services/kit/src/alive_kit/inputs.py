@@ -1,12 +1,20 @@
-"""Checks that what a request points at in the workspace is there."""
+"""Reads what a request points at in the workspace, and checks that it is there."""
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from alive.agent.v1 import agent_service_pb2
+from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_kit.errors import InvalidField
-from alive_kit.validation import IMAGE_BYTES, is_image
+from alive_kit.validation import IMAGE_BYTES, image_type
 from alive_kit.workspaces import Workspace
+
+INSTRUCTION_FILES = ("AGENTS.md", "CLAUDE.md")
+"""Files in which a workspace instructs agents, whichever vendor's."""
+
+INSTRUCTION_BYTES = 64 << 10
+"""How much of such a file is read."""
 
 
 def check_files(request: agent_service_pb2.StartTurnRequest, workspace: Workspace) -> None:
@@ -45,5 +53,30 @@ def _image(field: str, path: Path) -> Iterator[tuple[str, str]]:
         yield (field, f"is over {IMAGE_BYTES} bytes")
         return
     with path.open("rb") as image:
-        if not is_image(image.read(16)):
+        if not image_type(image.read(16)):
             yield (field, "is not a PNG, JPEG, GIF or WebP image")
+
+
+def read_image(image: options_pb2.ImageInput, workspace: Workspace) -> bytes:
+    """Return the bytes of an image that was checked."""
+    return image.data or (workspace.path / image.path).read_bytes()
+
+
+def read_instructions(workspace: Workspace) -> str:
+    """Return what the workspace's instruction files say, one after the other.
+
+    The vendors' own way would also load hooks, MCP servers and settings of the workspace, so the files are read here.
+    """
+    texts = (_read_instructions(workspace.path / name) for name in INSTRUCTION_FILES)
+    return "\n\n".join(text for text in texts if text)
+
+
+def _read_instructions(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return file.read(INSTRUCTION_BYTES).decode(errors="replace").strip()

@@ -5,7 +5,7 @@ An agent is one running vendor CLI that serves one session, a turn at a time. Ev
 keeping, watching, deadlines, interrupts, the grammar of the stream) is the kit's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,8 +26,11 @@ class TurnSpec:
     native_session: str
     """The vendor's own id of the session to resume; empty when the session is new."""
 
-    project_instructions: bool
-    """Whether instruction files of the workspace may reach the agent."""
+    mcp_servers: Sequence[options_pb2.McpServer]
+    """The request's MCP servers with every name resolved: they hold secrets."""
+
+    project_instructions: str
+    """What the workspace's instruction files say; empty unless its settings let them reach the agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from alive.agent.v1 import agent_service_pb2, provider_pb2
 from alive_kit import launch, logs
+from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
 from alive_kit.readiness import Readiness
 from alive_kit.rpc import handler_of
@@ -34,7 +35,8 @@ class ProviderService:
         self._settings = settings
         self.server = Server(settings.listen)
         workspaces = Workspaces(root=settings.workspaces, homes=settings.homes)
-        self._turns = TurnTable(provider, workspaces, settings.bounds())
+        mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
+        self._turns = TurnTable(provider, workspaces, settings.bounds(), mcp)
         self._readiness = Readiness(provider, self._show_readiness)
         servicer = AgentServicer(self._turns, self._readiness)
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))

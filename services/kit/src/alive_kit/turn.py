@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from alive.agent.v1 import error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
 from alive_kit.errors import TurnFailure
 from alive_kit.event_log import EventLog
+from alive_kit.failures import turn_error
 from alive_kit.fitting import fit
 from alive_kit.grammar import Grammar
 from alive_kit.provider import Agent, Provider, TurnSpec
@@ -82,6 +83,7 @@ class LiveTurn:
             return
         if kind == "usage_updated":
             self._usage.CopyFrom(event.usage_updated.usage)
+            self._check_budget()
         delivery = self.spec.request.delivery
         if not delivery.include_raw:
             event.ClearField("raw_json")
@@ -169,12 +171,16 @@ class LiveTurn:
             left = self._start_time + deadline - loop.time()
             silence_left = self._last_activity + idle - loop.time()
             if left <= 0:
-                message = "The turn took longer than it may. Allow more time or ask for less."
-                return self.stop(_failed(error_pb2.FAILURE_REASON_TIMEOUT, message, retryable=True))
+                return self.stop(_failed(error_pb2.FAILURE_REASON_TIMEOUT))
             if silence_left <= 0:
-                message = "The agent was silent for too long. Try again."
-                return self.stop(_failed(error_pb2.FAILURE_REASON_IDLE_TIMEOUT, message, retryable=True))
+                return self.stop(_failed(error_pb2.FAILURE_REASON_IDLE_TIMEOUT))
             await asyncio.sleep(min(left, silence_left))
+
+    def _check_budget(self) -> None:
+        limits = self.spec.request.limits
+        used = self._usage.input_tokens + self._usage.output_tokens
+        if limits.HasField("max_tokens") and used > limits.max_tokens:
+            self.stop(_failed(error_pb2.FAILURE_REASON_BUDGET))
 
     def _after_disconnect(self) -> asyncio.TimerHandle | None:
         delivery = self.spec.request.delivery
@@ -203,12 +209,11 @@ class LiveTurn:
             return event_pb2.TurnFailed(error=failure.error)
         except (Exception, asyncio.CancelledError):
             logger.exception("turn failed by a defect", extra=self._names())
-            return _failed(error_pb2.FAILURE_REASON_INTERNAL, "Something went wrong on our side. Try again.")
+            return _failed(error_pb2.FAILURE_REASON_INTERNAL)
         if completed is None:
-            return _failed(error_pb2.FAILURE_REASON_UNKNOWN, "The agent stopped by itself. Try again.", retryable=True)
+            return _failed(error_pb2.FAILURE_REASON_UNKNOWN)
         if not self._grammar.has_agent_items:
-            message = "The agent ended without doing or saying anything. Try again."
-            return _failed(error_pb2.FAILURE_REASON_CRASHED, message, retryable=True)
+            return _failed(error_pb2.FAILURE_REASON_CRASHED)
         return completed
 
     def _end(self, terminal: Terminal) -> None:
@@ -264,14 +269,13 @@ class LiveTurn:
         return {"workspace_id": request.workspace_id, "turn_id": request.turn_id, **more}
 
 
-def _failed(reason: "error_pb2.FailureReason.ValueType", message: str, *, retryable: bool = False) -> event_pb2.TurnFailed:
-    return event_pb2.TurnFailed(error=error_pb2.TurnError(reason=reason, message=message, retryable=retryable))
+def _failed(reason: "error_pb2.FailureReason.ValueType") -> event_pb2.TurnFailed:
+    return event_pb2.TurnFailed(error=turn_error(reason))
 
 
 def shutting_down() -> event_pb2.TurnFailed:
     """Return the terminal of a turn whose service goes down."""
-    message = "The service was restarted while the turn ran. Start the turn again."
-    return _failed(error_pb2.FAILURE_REASON_SHUTTING_DOWN, message, retryable=True)
+    return _failed(error_pb2.FAILURE_REASON_SHUTTING_DOWN)
 
 
 def _terminal_event(terminal: Terminal) -> event_pb2.Event:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2
 from alive_kit.errors import OptionUnsupported, ProviderNotFound, ShuttingDown, TurnMismatch, TurnNotFound
-from alive_kit.inputs import check_files
+from alive_kit.inputs import check_files, read_instructions
+from alive_kit.mcp_launch import McpLaunch
 from alive_kit.merge import merge
 from alive_kit.provider import Provider, TurnSpec
 from alive_kit.sessions import Session, SessionTable
@@ -33,10 +34,11 @@ TurnKey = tuple[str, str]
 class TurnTable:
     """Every turn the service knows."""
 
-    def __init__(self, provider: Provider, workspaces: Workspaces, bounds: Bounds) -> None:
+    def __init__(self, provider: Provider, workspaces: Workspaces, bounds: Bounds, mcp: McpLaunch) -> None:
         self._provider = provider
         self._workspaces = workspaces
         self._bounds = bounds
+        self._mcp = mcp
         self._sessions = SessionTable()
         self._turns: dict[TurnKey, LiveTurn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,6 +77,7 @@ class TurnTable:
         for unsupported in self._provider.unsupported(merged):
             raise OptionUnsupported(self._provider.provider_id, unsupported.field, unsupported.why)
         check_files(merged, workspace)
+        mcp_servers = self._mcp.complete(merged.mcp_servers, workspace)
         session = self._session_for(merged, resolved)
         if request.validate_only:
             return None
@@ -83,7 +86,8 @@ class TurnTable:
             request=merged,
             workspace=workspace,
             native_session=session.native_session,
-            project_instructions=resolved.settings.project_instructions,
+            mcp_servers=mcp_servers,
+            project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
         )
         turn = LiveTurn(
             spec=spec,

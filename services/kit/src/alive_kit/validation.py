@@ -31,7 +31,12 @@ _SLUG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+}
 
 Violation = tuple[str, str]
 
@@ -169,7 +174,7 @@ def _image(field: str, image: options_pb2.ImageInput) -> Iterator[Violation]:
         case "data":
             if len(image.data) > IMAGE_BYTES:
                 yield (f"{field}.data", f"has {len(image.data)} bytes: at most {IMAGE_BYTES} are accepted")
-            elif not is_image(image.data):
+            elif not image_type(image.data):
                 yield (f"{field}.data", "is not a PNG, JPEG, GIF or WebP image")
         case "path":
             yield from _relative(f"{field}.path", image.path)
@@ -177,9 +182,11 @@ def _image(field: str, image: options_pb2.ImageInput) -> Iterator[Violation]:
             yield (field, "has no source: set data or path")
 
 
-def is_image(data: bytes) -> bool:
-    """Whether bytes begin as a PNG, JPEG, GIF or WebP image does."""
-    return data.startswith(_MAGIC) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+def image_type(data: bytes) -> str:
+    """Return the MIME type of what begins as a PNG, JPEG, GIF or WebP image does; empty for anything else."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    return next((mime_type for magic, mime_type in _MAGIC.items() if data.startswith(magic)), "")
 
 
 def _relative(field: str, path: str) -> Iterator[Violation]:

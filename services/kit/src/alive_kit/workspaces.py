@@ -27,6 +27,11 @@ class Workspace:
         """A temporary directory of the workspace's own, beside the home."""
         return self.home / "tmp"
 
+    def relative(self, path: str) -> str:
+        """Return a path of the agent's as callers know it: relative where it lies inside the workspace."""
+        full = self.path / path
+        return str(full.relative_to(self.path)) if full.is_relative_to(self.path) else path
+
 
 class Workspaces:
     """The workspaces under one directory."""

@@ -70,6 +70,8 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """A defect of ours."""
     FAILURE_REASON_UNKNOWN: _FailureReason.ValueType  # 22
     """The vendor failed in a way we do not know."""
+    FAILURE_REASON_OUTPUT_INVALID: _FailureReason.ValueType  # 23
+    """There is no final answer that satisfies AgentOptions.output_schema; its text is kept as a message."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """The kinds of failure. google.rpc.ErrorInfo.reason is the name without FAILURE_REASON_."""
@@ -120,6 +122,8 @@ FAILURE_REASON_INTERNAL: FailureReason.ValueType  # 21
 """A defect of ours."""
 FAILURE_REASON_UNKNOWN: FailureReason.ValueType  # 22
 """The vendor failed in a way we do not know."""
+FAILURE_REASON_OUTPUT_INVALID: FailureReason.ValueType  # 23
+"""There is no final answer that satisfies AgentOptions.output_schema; its text is kept as a message."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _StatusReason:

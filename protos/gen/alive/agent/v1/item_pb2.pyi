@@ -88,7 +88,7 @@ class _FileChangeKind:
 class _FileChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileChangeKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_CHANGE_KIND_UNSPECIFIED: _FileChangeKind.ValueType  # 0
-    """Never sent."""
+    """Not known yet: the item has only started."""
     FILE_CHANGE_KIND_ADD: _FileChangeKind.ValueType  # 1
     """It did not exist."""
     FILE_CHANGE_KIND_UPDATE: _FileChangeKind.ValueType  # 2
@@ -102,7 +102,7 @@ class FileChangeKind(_FileChangeKind, metaclass=_FileChangeKindEnumTypeWrapper):
     """What was done to a file."""
 
 FILE_CHANGE_KIND_UNSPECIFIED: FileChangeKind.ValueType  # 0
-"""Never sent."""
+"""Not known yet: the item has only started."""
 FILE_CHANGE_KIND_ADD: FileChangeKind.ValueType  # 1
 """It did not exist."""
 FILE_CHANGE_KIND_UPDATE: FileChangeKind.ValueType  # 2

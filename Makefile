@@ -1,0 +1,93 @@
+# Everything a developer or an operator of one host needs. `make help` lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PYTHONDONTWRITEBYTECODE := 1
+
+# Services run under UIDs of their own, so root installs them where those can read: outside root's home.
+CHECKOUT := $(shell pwd | sha256sum | cut -c1-12)
+VENVS ?= $(if $(filter 0,$(shell id -u)),/opt/alive/$(CHECKOUT),$(CURDIR)/build/venvs)
+PYTHON ?= /usr/bin/python3
+UV_VERSION := 0.13.9
+
+MEMBERS := protos router services/kit services/claude services/codex services/stack
+DEPLOYABLES := router $(patsubst %/pyproject.toml,%,$(filter-out services/kit/%,$(wildcard services/*/pyproject.toml)))
+UV := $(VENVS)/uv/bin/uv
+DEV := $(VENVS)/dev/bin
+PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
+SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: help install services generate lock check test demo up workspace clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(VENVS)/dev/.installed ## Install everything for development
+
+services: $(foreach deployable,$(DEPLOYABLES),$(VENVS)/$(notdir $(deployable))/.installed)
+
+demo: services ## Give one task to both agents, offline, and watch them work
+	@$(VENVS)/stack/bin/alive-stack demo --venvs $(VENVS)
+
+up: services ## Run the whole system; prints grpcurl lines to paste
+	@$(VENVS)/stack/bin/alive-stack up --venvs $(VENVS)
+
+workspace: services ## Make a workspace: make workspace NAME=site.example
+	@$(VENVS)/stack/bin/alive-stack workspace $(NAME)
+
+test: check services ## Run every check and every test
+	@$(DEV)/python -m pytest $(TESTS)
+
+check: install ## The fast loop: lint, types, architecture, contract
+	@$(DEV)/ruff format --check --quiet . || { echo "run: $(DEV)/ruff format ."; exit 1; }
+	@$(DEV)/ruff check --quiet .
+	@$(DEV)/mypy --no-error-summary $(foreach member,$(filter-out protos,$(MEMBERS)),$(member)/src)
+	@$(DEV)/buf lint
+	@$(DEV)/buf format --diff --exit-code
+	@$(DEV)/buf breaking --against protos/released.binpb
+	@$(DEV)/python -m pytest -q --no-header tests/architecture
+
+generate: install ## Generate the stubs from the contract
+	@find protos/gen -type f -delete
+	@cd protos && PATH="$(DEV):$$PATH" $(DEV)/python -m grpc_tools.protoc -I . --python_out=gen --grpc_python_out=gen \
+		--mypy_out=quiet:gen --mypy_grpc_out=quiet:gen $(PROTOS)
+	@find protos/gen -name '*_pb2_grpc.py*' -not -name '*_service_pb2_grpc.py*' -delete
+
+lock: $(UV) ## Pin what every deployable needs
+	@for deployable in $(DEPLOYABLES); do $(COMPILE) $$deployable/pyproject.toml -o $$deployable/requirements.txt; done
+	@$(COMPILE) --group pyproject.toml:dev -o requirements-dev.txt
+
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command "make lock" $(OURS)
+OURS = $(foreach name,$(shell sed -n 's/^name = "\(alive-[a-z]*\)"/\1/p' protos/pyproject.toml router/pyproject.toml services/*/pyproject.toml),--no-emit-package $(name))
+
+clean: ## Delete what was installed for this checkout
+	rm -rf $(VENVS) build
+
+# Installation. One environment for each deployable: what a service does not declare, it cannot import.
+
+$(UV):
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "installing python3-venv"; \
+		apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null; }
+	@mkdir -p $(VENVS) && chmod 0755 $(VENVS)
+	@$(PYTHON) -m venv $(VENVS)/uv
+	@$(VENVS)/uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+$(VENVS)/dev/.installed: requirements-dev.txt $(addsuffix /pyproject.toml,$(MEMBERS)) services/kit/bin/alive-launch | $(UV)
+	@echo "installing the development environment"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/dev
+	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --require-hashes -r requirements-dev.txt
+	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --no-deps $(foreach member,$(MEMBERS),-e $(member))
+	@touch $@
+
+define DEPLOYABLE
+$(VENVS)/$(notdir $(1))/.requirements: $(1)/requirements.txt | $(UV)
+	@echo "installing $(notdir $(1))"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/$(notdir $(1))
+	@VIRTUAL_ENV=$(VENVS)/$(notdir $(1)) $(UV) pip install --quiet --require-hashes -r $(1)/requirements.txt
+	@touch $$@
+$(VENVS)/$(notdir $(1))/.installed: $(VENVS)/$(notdir $(1))/.requirements $(SOURCES) $(1)/pyproject.toml
+	@VIRTUAL_ENV=$(VENVS)/$(notdir $(1)) $(UV) pip install --quiet --no-deps --reinstall ./protos ./services/kit ./$(1)
+	@touch $$@
+endef
+$(foreach deployable,$(DEPLOYABLES),$(eval $(call DEPLOYABLE,$(deployable))))

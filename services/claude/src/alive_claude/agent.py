@@ -1,0 +1,140 @@
+"""One running Claude Code: a turn, its interrupt, its end."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import deque
+from collections.abc import Iterable
+
+from claude_agent_sdk import ClaudeSDKClient, ResultMessage
+
+from alive.agent.v1 import error_pb2, event_pb2, options_pb2
+from alive_claude.events import Translator
+from alive_claude.failures import of_exception, of_result
+from alive_claude.messages import receive
+from alive_claude.options import cli_options, discard_files
+from alive_claude.prompt import user_message
+from alive_kit.errors import TurnFailure
+from alive_kit.failures import failure
+from alive_kit.launch import Launch
+from alive_kit.provider import Turn, TurnSpec
+from alive_kit.structured_output import structured_output
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 30.0
+_DISCONNECT_SECONDS = 2.0
+_MCP_POLL_SECONDS = 0.05
+_MCP_SECONDS = 10.0
+
+_STOP_REASONS = {
+    "max_tokens": event_pb2.STOP_REASON_MAX_TOKENS,
+    "refusal": event_pb2.STOP_REASON_REFUSAL,
+}
+
+
+class ClaudeAgent:
+    """A CLI that serves one turn."""
+
+    def __init__(self, spec: TurnSpec, launch: Launch) -> None:
+        self._spec = spec
+        self._launch = launch
+        self._stderr: deque[str] = deque(maxlen=50)
+        self._client = ClaudeSDKClient(cli_options(spec, launch, self._stderr.append))
+        self._interrupted = False
+
+    async def connect(self) -> None:
+        """Start the CLI and wait for required MCP servers.
+
+        Raises:
+            TurnFailure: it does not start, or a required server does not.
+        """
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await self._client.connect()
+        except TimeoutError as error:
+            raise failure(error_pb2.FAILURE_REASON_SPAWN, stderr=self._said) from error
+        except Exception as error:
+            logger.warning("the CLI does not start: %s: %s", error, self._said)
+            raise of_exception(error, self._said) from error
+        await self._require_servers()
+        discard_files(self._spec)
+
+    async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
+        """Run the turn to its end."""
+        translator = Translator(self._spec)
+        include_raw = self._spec.request.delivery.include_raw
+        try:
+            await self._client.query(user_message(self._spec))
+            async for received in receive(self._client):
+                if session := received.raw.get("session_id"):
+                    turn.remember(session)
+                for event in translator.translate(received):
+                    if include_raw:
+                        event.raw_json = json.dumps(received.raw, ensure_ascii=False)
+                    turn.emit(event)
+                if isinstance(received.message, ResultMessage):
+                    return self._completed(received.message, translator)
+        except TurnFailure:
+            raise
+        except Exception as error:
+            logger.warning("the CLI ended: %s: %s", error, self._said)
+            raise of_exception(error, self._said) from error
+        raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._said)
+
+    async def interrupt(self) -> None:
+        """Ask the CLI to stop."""
+        self._interrupted = True
+        await self._client.interrupt()
+
+    async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
+        """Not offered: see the capabilities."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """End the CLI, gently first so that it finishes writing the session, and all that it started."""
+        try:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_DISCONNECT_SECONDS):
+                    await self._client.disconnect()
+        finally:
+            discard_files(self._spec)
+            await self._launch.end()
+
+    @property
+    def _said(self) -> str:
+        return "\n".join(self._stderr)
+
+    async def _require_servers(self) -> None:
+        """Wait until every required MCP server has started, before the model is asked."""
+        required = {server.name: server for server in self._spec.mcp_servers if server.required}
+        if not required:
+            return
+        bound = max(server.startup_timeout.ToNanoseconds() / 1e9 or _MCP_SECONDS for server in required.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(bound):
+                while await self._statuses(required) & {"pending"}:
+                    await asyncio.sleep(_MCP_POLL_SECONDS)  # The CLI can be asked, but does not tell.
+        if await self._statuses(required) != {"connected"}:
+            raise failure(error_pb2.FAILURE_REASON_MCP, stderr=self._said)
+
+    async def _statuses(self, names: Iterable[str]) -> set[str]:
+        status = await self._client.get_mcp_status()
+        found: dict[str, str] = {server["name"]: server["status"] for server in status["mcpServers"]}
+        return {found.get(name, "failed") for name in names}
+
+    def _completed(self, result: ResultMessage, translator: Translator) -> event_pb2.TurnCompleted | None:
+        if self._interrupted or str(getattr(result, "terminal_reason", "")).startswith("aborted"):
+            return None
+        if result.subtype == "error_max_turns" and translator.answer:
+            return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TURNS)
+        if result.is_error:
+            raise of_result(result, translator.vendor_error, translator.retries, self._said)
+        completed = event_pb2.TurnCompleted(
+            stop_reason=_STOP_REASONS.get(result.stop_reason or "", event_pb2.STOP_REASON_END_TURN)
+        )
+        if schema := self._spec.request.agent.output_schema:
+            output = result.structured_output
+            completed.structured_output = structured_output(schema, "" if output is None else json.dumps(output))
+        return completed

@@ -1,0 +1,40 @@
+"""What Claude Code can do behind the contract, and what not yet."""
+
+from alive.agent.v1 import provider_pb2
+from alive_kit.capabilities import limited, supported, unsupported
+
+CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
+    supported("permissions.approval_policy.BYPASS"),
+    supported("permissions.approval_policy.PLAN"),
+    unsupported("permissions.approval_policy.ASK", "approvals are not offered yet"),
+    unsupported("permissions.approval_policy.ACCEPT_EDITS", "approvals are not offered yet"),
+    unsupported("permissions.sandbox.READ_ONLY", "no wall stands around the agent yet; PLAN changes nothing"),
+    unsupported("permissions.sandbox.WORKSPACE_WRITE", "no wall stands around the agent yet"),
+    supported("permissions.sandbox.FULL_ACCESS"),
+    limited("permissions.tools", "tools of MCP servers that are not allowed are offered to the model and then refused"),
+    unsupported("permissions.extra_directories", "an agent has its own workspace only"),
+    limited("permissions.network", "only on: no wall stands around the agent yet"),
+    supported("permissions.web_search"),
+    limited("agent.effort", "checked for the models listed here; for others the vendor decides"),
+    supported("agent.system_prompt.append"),
+    supported("agent.system_prompt.replace"),
+    supported("agent.output_schema"),
+    supported("input.image"),
+    supported("limits.max_turns"),
+    limited("limits.max_tokens", "checked after each request to the model"),
+    unsupported("limits.max_micro_usd", "turns are not priced yet"),
+    supported("mcp_servers.stdio"),
+    supported("mcp_servers.http"),
+    limited("model_retry", "the CLI asks again silently: up to 6 times after a 400, once after a broken stream"),
+    unsupported("tool_context", "no tool that would use it is attached yet"),
+    unsupported("history", "history of another provider is not taken over yet"),
+    supported("ephemeral"),
+    unsupported("SteerTurn", "not offered yet"),
+    unsupported("ResolveApproval", "approvals are not offered yet"),
+    unsupported("ReadItemContent", "not offered yet"),
+    unsupported("ListSessions", "not offered yet"),
+    unsupported("GetSession", "not offered yet"),
+    unsupported("ForkSession", "not offered yet"),
+    unsupported("DeleteSession", "not offered yet"),
+    unsupported("ListItems", "not offered yet"),
+)

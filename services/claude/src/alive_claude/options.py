@@ -1,0 +1,200 @@
+"""Turns a turn's request into Claude Code's options. What has no option here is refused in `refusals`."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from claude_agent_sdk import ClaudeAgentOptions
+from claude_agent_sdk.types import PermissionMode, SystemPromptFile, SystemPromptPreset
+
+from alive.agent.v1 import agent_service_pb2, options_pb2
+from alive_claude.models import MODELS
+from alive_kit.launch import Launch
+from alive_kit.provider import TurnSpec, Unsupported
+
+_READING = ("Read", "Glob", "Grep", "TodoWrite")
+_WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
+_WEB = ("WebSearch", "WebFetch")
+
+_MESSAGE_BYTES = 64 << 20
+"""The largest message of the CLI; the SDK's own limit of 1 MiB breaks on a large file (0.2.187)."""
+
+
+def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
+    """Yield every option that would not be honoured."""
+    permissions = request.permissions
+    if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
+        name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
+        yield Unsupported(
+            field="permissions.approval_policy", why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN"
+        )
+    if permissions.sandbox not in {options_pb2.SANDBOX_UNSPECIFIED, options_pb2.SANDBOX_FULL_ACCESS}:
+        yield Unsupported(field="permissions.sandbox", why="no wall stands around the agent yet; only FULL_ACCESS")
+    if permissions.extra_directories:
+        yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
+    if permissions.HasField("network") and not permissions.network:
+        yield Unsupported(field="permissions.network", why="no wall stands around the agent yet; it cannot be cut off")
+    if request.limits.HasField("max_micro_usd"):
+        yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
+    if request.HasField("tool_context"):
+        yield Unsupported(field="tool_context", why="no tool that would use it is attached yet")
+    if request.HasField("history"):
+        yield Unsupported(field="history", why="history of another provider is not taken over yet")
+    yield from _effort_refusal(request.agent)
+
+
+def cli_options(spec: TurnSpec, launch: Launch, on_stderr: Callable[[str], None]) -> ClaudeAgentOptions:
+    """Return the options that start the CLI for a turn."""
+    request = spec.request
+    return ClaudeAgentOptions(
+        cli_path=launch.executable,
+        env=launch.variables(),
+        cwd=spec.workspace.path,
+        # The workspace is not trusted: with the SDK's default its settings could run hooks and redirect the API.
+        setting_sources=[],
+        strict_mcp_config=True,
+        resume=spec.native_session or None,
+        model=request.agent.model or None,
+        effort=request.agent.effort or None,  # type: ignore[arg-type]  # checked against the model's efforts
+        system_prompt=_system_prompt(spec),
+        output_format=_output_format(request.agent),
+        permission_mode=_permission_mode(request),
+        tools=builtin_tools(request.permissions),
+        allowed_tools=list(_allowed(spec)),
+        disallowed_tools=list(_denied(spec)),
+        mcp_servers=_mcp_config(spec, launch),
+        max_turns=request.limits.max_turns or None,
+        include_partial_messages=True,
+        forward_subagent_text=True,
+        max_buffer_size=_MESSAGE_BYTES,
+        stderr=on_stderr,
+        extra_args=_extra_arguments(spec),
+    )
+
+
+def discard_files(spec: TurnSpec) -> None:
+    """Delete the files that the CLI has read at its start: they may hold secrets of MCP servers."""
+    _mcp_file(spec).unlink(missing_ok=True)
+    _prompt_file(spec).unlink(missing_ok=True)
+
+
+def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
+    """Return the names of the CLI's own tools that exist for the agent."""
+    tools = [*_READING]
+    if permissions.approval_policy != options_pb2.APPROVAL_POLICY_PLAN:
+        tools += _WRITING
+    if permissions.web_search:
+        tools += _WEB
+    allowed, denied = set(permissions.tools.allowed), set(permissions.tools.denied)
+    return [tool for tool in tools if (not allowed or tool in allowed) and tool not in denied]
+
+
+def _effort_refusal(agent: options_pb2.AgentOptions) -> Iterator[Unsupported]:
+    for model in MODELS:
+        is_meant = model.model == agent.model or (model.default and not agent.model)
+        if agent.effort and is_meant and agent.effort not in model.efforts:
+            yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
+
+
+def _permission_mode(request: agent_service_pb2.StartTurnRequest) -> PermissionMode:
+    if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN:
+        return "plan"
+    if _has_allow_list(request):
+        return "dontAsk"  # What is not allowed by name is refused instead of asked.
+    return "bypassPermissions"
+
+
+def _has_allow_list(request: agent_service_pb2.StartTurnRequest) -> bool:
+    return bool(request.permissions.tools.allowed) or any(server.tools.allowed for server in request.mcp_servers)
+
+
+def _allowed(spec: TurnSpec) -> Iterator[str]:
+    request = spec.request
+    if not _has_allow_list(request):
+        return
+    yield from builtin_tools(request.permissions)
+    wanted = set(request.permissions.tools.allowed)
+    for server in request.mcp_servers:
+        names = [f"mcp__{server.name}__{tool}" for tool in server.tools.allowed]
+        if not wanted:
+            yield from names or [f"mcp__{server.name}"]
+        else:
+            of_server = {name for name in wanted if name.startswith(f"mcp__{server.name}__")}
+            yield from of_server.intersection(names) if names else of_server
+
+
+def _denied(spec: TurnSpec) -> Iterator[str]:
+    yield from spec.request.permissions.tools.denied
+    for server in spec.request.mcp_servers:
+        yield from (f"mcp__{server.name}__{tool}" for tool in server.tools.denied)
+
+
+def _system_prompt(spec: TurnSpec) -> SystemPromptPreset | SystemPromptFile:
+    """Return the system prompt. Long texts go through a file: an argument is limited to 128 KiB and world-readable."""
+    if spec.request.agent.system_prompt.WhichOneof("text") == "replace":
+        _write_private(_prompt_file(spec), _joined(spec.request.agent.system_prompt.replace, spec.project_instructions))
+        return {"type": "file", "path": str(_prompt_file(spec))}
+    return {"type": "preset", "preset": "claude_code"}
+
+
+def _extra_arguments(spec: TurnSpec) -> dict[str, str | None]:
+    # Without it a resumed session keeps the prompt of its first turn.
+    arguments: dict[str, str | None] = {"system-prompt-snapshot": "off"}
+    append = _joined(spec.request.agent.system_prompt.append, spec.project_instructions)
+    if append and spec.request.agent.system_prompt.WhichOneof("text") != "replace":
+        _write_private(_prompt_file(spec), append)
+        arguments["append-system-prompt-file"] = str(_prompt_file(spec))
+    if spec.request.ephemeral:
+        arguments["no-session-persistence"] = None
+    return arguments
+
+
+def _output_format(agent: options_pb2.AgentOptions) -> dict[str, Any] | None:
+    return {"type": "json_schema", "schema": json.loads(agent.output_schema)} if agent.output_schema else None
+
+
+def _mcp_config(spec: TurnSpec, launch: Launch) -> str | dict[str, Any]:
+    """Return where the MCP servers are declared: a private file, because arguments are world-readable."""
+    if not spec.mcp_servers:
+        return {}
+    servers = {server.name: _mcp_server(server, launch) for server in spec.mcp_servers}
+    _write_private(_mcp_file(spec), json.dumps({"mcpServers": servers}))
+    return str(_mcp_file(spec))
+
+
+def _mcp_server(server: options_pb2.McpServer, launch: Launch) -> dict[str, Any]:
+    timeout = {"timeout": server.tool_timeout.ToMilliseconds() or 60_000}
+    if server.HasField("http"):
+        return {"type": "http", "url": server.http.url, "headers": dict(server.http.headers), **timeout}
+    return {
+        "type": "stdio",
+        "command": server.stdio.command,
+        "args": list(server.stdio.args),
+        "env": {**server.stdio.env, **launch.marker},
+        **timeout,
+    }
+
+
+def _mcp_file(spec: TurnSpec) -> Path:
+    return spec.workspace.tmp / f"{spec.request.turn_id}.mcp.json"
+
+
+def _prompt_file(spec: TurnSpec) -> Path:
+    return spec.workspace.tmp / f"{spec.request.turn_id}.prompt.md"
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _joined(*texts: str) -> str:
+    return "\n\n".join(_nonempty(texts))
+
+
+def _nonempty(texts: Iterable[str]) -> Iterator[str]:
+    return (text for text in texts if text)

@@ -1,0 +1,112 @@
+"""Translates Claude Code's system messages, found by their subtype. As of Claude Code 2.1.330."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from claude_agent_sdk import SystemMessage
+
+from alive.agent.v1 import event_pb2, item_pb2, options_pb2
+from alive_kit.events import item_completed, item_started, model_retry, notice, unknown_vendor_event
+from alive_kit.provider import TurnSpec
+
+Data = Mapping[str, Any]
+Events = Iterator[event_pb2.Event]
+
+_QUIET = frozenset({"status", "thinking_tokens", "background_tasks_changed", "per_turn_effort_changed"})
+"""Said often and already shown by other events: that a request runs, how much was thought, what runs beside."""
+
+_SERVER_STATUS = {
+    "connected": event_pb2.MCP_SERVER_STATUS_READY,
+    "pending": event_pb2.MCP_SERVER_STATUS_STARTING,
+}
+
+
+def translate_system(message: SystemMessage, spec: TurnSpec) -> Events:
+    """Yield what a system message means."""
+    if message.subtype == "init":
+        yield from _init(message.data, spec)
+    elif message.subtype in _TRANSLATIONS:
+        yield _TRANSLATIONS[message.subtype](message.data)
+    elif message.subtype == "compact_boundary":
+        yield from _compaction(message.data)
+    elif message.subtype not in _QUIET:
+        yield unknown_vendor_event(f"system/{message.subtype}")
+
+
+def server_state(server: Data) -> event_pb2.McpServerState:
+    """Return how an MCP server is, by what the CLI says of it."""
+    status = _SERVER_STATUS.get(str(server.get("status")), event_pb2.MCP_SERVER_STATUS_FAILED)
+    error = "" if status != event_pb2.MCP_SERVER_STATUS_FAILED else f"it is {server.get('status')}"
+    return event_pb2.McpServerState(name=str(server.get("name")), status=status, error=error)
+
+
+def _init(data: Data, spec: TurnSpec) -> Events:
+    request = spec.request
+    started = event_pb2.TurnStarted(
+        model=data.get("model", ""),
+        resumed=bool(spec.native_session),
+        approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
+        sandbox=options_pb2.SANDBOX_FULL_ACCESS,
+        tools=data.get("tools", []),
+        mcp_servers=[server_state(server) for server in data.get("mcp_servers", [])],
+    )
+    yield event_pb2.Event(turn_started=started)
+    for state in started.mcp_servers:
+        if state.status == event_pb2.MCP_SERVER_STATUS_FAILED:
+            yield notice(
+                "mcp_server_failed",
+                f"The MCP server {state.name} did not start; the turn goes on without its tools.",
+                severity=event_pb2.SEVERITY_WARNING,
+                server=state.name,
+            )
+    if request.agent.model and started.model != request.agent.model:
+        yield notice("model_changed", f"{started.model} answers.", asked=request.agent.model, model=started.model)
+
+
+def _api_retry(data: Data) -> event_pb2.Event:
+    status = data.get("error_status")
+    return model_retry(
+        f"The model's vendor answered {status}; asking again." if status else "The connection broke; asking again.",
+        attempt=int(data.get("attempt", 1)),
+        max_attempts=data.get("max_retries"),
+        delay_ms=float(data.get("retry_delay_ms", 0)),
+    )
+
+
+def _model_fallback(data: Data) -> event_pb2.Event:
+    asked, model = str(data.get("original_model")), str(data.get("fallback_model"))
+    message = f"{model} answers instead of {asked}."
+    return notice("model_changed", message, severity=event_pb2.SEVERITY_WARNING, asked=asked, model=model)
+
+
+def _permission_denied(data: Data) -> event_pb2.Event:
+    tool = str(data.get("tool_name", ""))
+    return notice("tool_denied", f"The agent may not use {tool} here.", tool=tool)
+
+
+def _informational(data: Data) -> event_pb2.Event:
+    return notice("vendor_notice", str(data.get("content", "")))
+
+
+def _task(data: Data) -> event_pb2.Event:
+    status = str(data.get("status") or data.get("subtype") or "")
+    return notice("subagent", str(data.get("description") or data.get("summary") or status), status=status)
+
+
+_TRANSLATIONS: dict[str, Callable[[Data], event_pb2.Event]] = {
+    "api_retry": _api_retry,
+    "model_fallback": _model_fallback,
+    "permission_denied": _permission_denied,
+    "informational": _informational,
+    "task_started": _task,
+    "task_progress": _task,
+    "task_updated": _task,
+    "task_notification": _task,
+}
+
+
+def _compaction(data: Data) -> Events:
+    item = item_pb2.Item(item_id=f"compaction-{data.get('uuid', '')}")
+    item.context_compaction.SetInParent()
+    yield item_started(item)
+    yield item_completed(item)
