@@ -49,7 +49,9 @@ class ClaudeProvider:
             info.readiness.reason = str(finding)
         return info
 
-    def unsupported(self, request: agent_service_pb2.StartTurnRequest) -> Iterable[Unsupported]:
+    def unsupported(
+        self, request: agent_service_pb2.StartTurnRequest, native_session: str
+    ) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
         return refusals(request)
 

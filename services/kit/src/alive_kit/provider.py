@@ -84,8 +84,10 @@ class Provider(Protocol):
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Look at the surroundings (CLI, version, key) and describe the provider, readiness included."""
 
-    def unsupported(self, request: agent_service_pb2.StartTurnRequest) -> Iterable[Unsupported]:
-        """Yield every option of a merged request that would not be honoured."""
+    def unsupported(
+        self, request: agent_service_pb2.StartTurnRequest, native_session: str
+    ) -> Iterable[Unsupported]:
+        """Yield every option of a merged request that would not be honoured in a session, new where it has no id."""
 
     async def start(self, spec: TurnSpec) -> Agent:
         """Start a CLI for the turn's session, or resume the session in a new one.

@@ -74,9 +74,8 @@ class TurnTable:
         if self._draining:
             raise ShuttingDown
         require_ready()
-        for unsupported in self._provider.unsupported(merged):
-            raise OptionUnsupported(self._provider.provider_id, unsupported.field, unsupported.why)
         check_files(merged, workspace)
+        self._check_options(merged)
         mcp_servers = self._mcp.complete(merged.mcp_servers, workspace)
         session = self._session_for(merged, resolved)
         if request.validate_only:
@@ -133,6 +132,13 @@ class TurnTable:
             turn.stop(shutting_down())
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _check_options(self, request: agent_service_pb2.StartTurnRequest) -> None:
+        native_session = ""
+        if request.session_id:
+            native_session = self._sessions.find_idle(request.workspace_id, request.session_id).native_session
+        for unsupported in self._provider.unsupported(request, native_session):
+            raise OptionUnsupported(self._provider.provider_id, unsupported.field, unsupported.why)
 
     def _session_for(
         self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn

@@ -1,0 +1,161 @@
+"""One running Codex: a turn, its interrupt, its end."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from alive.agent.v1 import error_pb2, event_pb2, options_pb2
+from alive_codex.app_server import AppServer, Notification
+from alive_codex.events import Translator
+from alive_codex.failures import of_thread, of_turn
+from alive_codex.options import turn_input, turn_params
+from alive_kit.failures import failure
+from alive_kit.launch import Launch
+from alive_kit.provider import Turn, TurnSpec
+from alive_kit.structured_output import structured_output
+
+logger = logging.getLogger(__name__)
+
+_MCP_SECONDS = 10.0
+
+
+class CodexAgent:
+    """An app-server that serves one turn of one thread."""
+
+    def __init__(self, spec: TurnSpec, launch: Launch) -> None:
+        self._spec = spec
+        self._server = AppServer(launch)
+        self._early: list[Notification] = []
+        self._notifications: AsyncIterator[Notification] = self._server.notifications()
+        self._translator = Translator(spec, "")
+        self.thread_id = ""
+        """Codex's own id of the session."""
+        self._turn_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._reached_max_turns = False
+
+    async def open(self, params: dict[str, Any]) -> None:
+        """Start the app-server and open or resume the session's thread in it.
+
+        Raises:
+            TurnFailure: it does not start, the thread is gone, or a required MCP server does not start.
+        """
+        try:
+            await self._server.start(str(self._spec.workspace.path))
+            thread = await self._open_thread(params)
+        except Exception as error:
+            logger.warning("no thread: %s: %s", error, self._server.stderr)
+            raise of_thread(error, self._server.stderr) from error
+        self.thread_id = thread.thread.id
+        self._translator = Translator(self._spec, thread.model)
+        await self._wait_for_servers()
+
+    async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
+        """Run the turn to its end."""
+        turn.remember(self.thread_id)
+        try:
+            client = self._server.client
+            answer = await self._server.call(
+                client.turn_start, self.thread_id, turn_input(self._spec), turn_params(self._spec)
+            )
+        except Exception as error:
+            logger.warning("the turn does not start: %s: %s", error, self._server.stderr)
+            raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr) from error
+        self._turn_id.set_result(answer.turn.id)
+        async for notification in self._heard():
+            self._emit(notification, turn)
+            if notification.method == "turn/completed" and notification.params["turn"]["id"] == answer.turn.id:
+                return self._completed(notification.params["turn"])
+            if self._has_reached_max_turns():
+                self._reached_max_turns = True
+                await self.interrupt()
+        raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr)
+
+    async def interrupt(self) -> None:
+        """Ask Codex to stop, and end the commands that it would leave running."""
+        turn_id = await self._turn_id
+        await self._server.call(self._server.client.turn_interrupt, self.thread_id, turn_id)
+        with contextlib.suppress(Exception):
+            await self._server.request("thread/backgroundTerminals/clean", {"threadId": self.thread_id})
+
+    async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
+        """Not offered: see the capabilities."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """End the app-server and all that it started."""
+        if not self._turn_id.done():
+            self._turn_id.cancel()
+        await self._server.close()
+
+    async def _open_thread(self, params: dict[str, Any]) -> Any:
+        client, native = self._server.client, self._spec.native_session
+        bound = 10.0 + max((_startup_seconds(server) for server in self._spec.mcp_servers), default=0.0)
+        if native:
+            return await self._server.call(client.thread_resume, native, {**params, "excludeTurns": True}, seconds=bound)
+        return await self._server.call(client.thread_start, params, seconds=bound)
+
+    async def _wait_for_servers(self) -> None:
+        """Wait until each optional MCP server has started or not: Codex would begin without their tools."""
+        waiting = {server.name: _startup_seconds(server) for server in self._spec.mcp_servers}
+        if not waiting:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(waiting.values()) + 1.0):
+                async for notification in self._notifications:
+                    self._early.append(notification)
+                    if notification.method == "mcpServer/startupStatus/updated":
+                        if notification.params["status"] != "starting":
+                            waiting.pop(notification.params["name"], None)
+                        if not waiting:
+                            return
+
+    async def _heard(self) -> AsyncIterator[Notification]:
+        """Yield what was heard before the turn, then the rest; server states first, for TurnStarted to have them."""
+        for notification in self._early:
+            yield notification
+        async for notification in self._notifications:
+            if notification.params.get("threadId") in {None, self.thread_id}:
+                yield notification
+
+    def _emit(self, notification: Notification, turn: Turn) -> None:
+        include_raw = self._spec.request.delivery.include_raw
+        for event in self._translator.translate(notification):
+            if include_raw:
+                raw = {"method": notification.method, "params": notification.params}
+                event.raw_json = json.dumps(raw, ensure_ascii=False)
+            turn.emit(event)
+
+    def _has_reached_max_turns(self) -> bool:
+        limits, translator = self._spec.request.limits, self._translator
+        if not limits.HasField("max_turns") or self._reached_max_turns:
+            return False
+        return translator.tally.requests >= limits.max_turns and translator.asks_again
+
+    def _completed(self, turn: dict[str, Any]) -> event_pb2.TurnCompleted | None:
+        if self._reached_max_turns:
+            return self._completed_by_max_turns()
+        match turn["status"]:
+            case "interrupted":
+                return None
+            case "completed":
+                return self._completed_by_answer()
+            case _:
+                raise of_turn(turn.get("error") or {}, self._translator.retries, self._server.stderr)
+
+    def _completed_by_max_turns(self) -> event_pb2.TurnCompleted:
+        if not self._translator.answer:
+            raise failure(error_pb2.FAILURE_REASON_MAX_TURNS)
+        return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TURNS)
+
+    def _completed_by_answer(self) -> event_pb2.TurnCompleted:
+        completed = event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_END_TURN)
+        if schema := self._spec.request.agent.output_schema:
+            completed.structured_output = structured_output(schema, self._translator.answer)
+        return completed
+
+
+def _startup_seconds(server: options_pb2.McpServer) -> float:
+    return server.startup_timeout.ToNanoseconds() / 1e9 or _MCP_SECONDS

@@ -1,0 +1,146 @@
+"""The Codex app-server: one process, spoken to from asyncio.
+
+The SDK's client (0.163.0) blocks: a request waits in its thread, and whatever the server asks is answered in the thread
+that reads. Here requests wait in threads of this server's own, notifications come in order through one bounded queue,
+and nothing the server asks can hold up the reader.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from openai_codex.client import CodexClient, CodexConfig
+from openai_codex.errors import TransportClosedError
+from openai_codex.models import JsonObject
+from pydantic import BaseModel
+
+from alive_kit.launch import Launch
+
+T = TypeVar("T")
+
+CALL_SECONDS = 30.0
+"""How long a request may take; the SDK itself would wait for ever."""
+
+_CLOSE_SECONDS = 4.0
+_QUEUED = 10_000
+_METHOD_NOT_FOUND = -32601
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """Something the app-server says by itself."""
+
+    method: str
+    params: Mapping[str, Any]
+
+
+class _Empty(BaseModel):
+    """An answer that says nothing more."""
+
+
+class AppServer:
+    """A running app-server."""
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._room = threading.Semaphore(_QUEUED)
+        self._queue: asyncio.Queue[Notification | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._calls = ThreadPoolExecutor(max_workers=3, thread_name_prefix="app-server")
+        self._client = _Client(launch, self._hear)
+
+    async def start(self, cwd: str) -> None:
+        """Start the process and greet it."""
+        self._client.config.cwd = cwd
+        # In this thread: the process dies with the thread that started it (see alive-launch).
+        self._client.start()
+        await self.call(self._client.initialize)
+
+    @property
+    def client(self) -> CodexClient:
+        """The SDK's client; its methods go through `call`."""
+        return self._client
+
+    @property
+    def stderr(self) -> str:
+        """The last lines the process wrote to stderr."""
+        return self._client._stderr_tail()
+
+    async def call(self, method: Callable[..., T], *arguments: Any, seconds: float = CALL_SECONDS) -> T:
+        """Call a method of the client without blocking anybody else.
+
+        Raises:
+            TimeoutError: there was no answer in time.
+        """
+        async with asyncio.timeout(seconds):
+            return await self._loop.run_in_executor(self._calls, lambda: method(*arguments))
+
+    async def request(self, method: str, params: dict[str, Any]) -> None:
+        """Send a request that the SDK has no method for."""
+        await self.call(lambda: self._client.request(method, params, response_model=_Empty))
+
+    async def notifications(self) -> AsyncIterator[Notification]:
+        """Yield what the app-server says, in order, until it ends."""
+        while (notification := await self._queue.get()) is not None:
+            self._room.release()
+            yield notification
+
+    async def close(self) -> None:
+        """End the process and all that it started."""
+        with contextlib.suppress(Exception):  # The SDK raises BrokenPipeError for a process that died.
+            await self.call(self._client.close, seconds=_CLOSE_SECONDS)
+        await self._launch.end()
+        self._room.release(_QUEUED)  # The reader may wait for room that nobody will make any more.
+        self._calls.shutdown(wait=False)
+
+    def _hear(self, notification: Notification | None) -> None:
+        """Take what the reading thread read; it waits while the queue is full."""
+        if notification is not None:
+            self._room.acquire()
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens any more.
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, notification)
+
+
+class _Client(CodexClient):
+    """The SDK's client with a reader that waits for nobody but the queue."""
+
+    def __init__(self, launch: Launch, hear: Callable[[Notification | None], None]) -> None:
+        super().__init__(
+            CodexConfig(
+                launch_args_override=(str(launch.executable), "app-server", "--listen", "stdio://"),
+                env=launch.variables(),
+                client_name="alive_agents",
+                client_title="Alive Agents",
+            )
+        )
+        self._hear = hear
+
+    def _reader_loop(self) -> None:
+        try:
+            while True:
+                message = self._read_message()
+                if "method" not in message:
+                    self._router.route_response(message)
+                elif "id" in message:
+                    self._refuse(message)
+                else:
+                    self._hear(_notification(message))
+        except Exception as error:
+            self._router.fail_all(error)
+            self._hear(None)
+
+    def _refuse(self, message: dict[str, Any]) -> None:
+        """Refuse what the server asks: the SDK would say yes to everything."""
+        error: JsonObject = {"code": _METHOD_NOT_FOUND, "message": "not offered"}
+        with contextlib.suppress(OSError, TransportClosedError):
+            self._write_message({"id": message["id"], "error": error})
+        self._hear(Notification(method="serverRequest/refused", params={"method": str(message["method"])}))
+
+
+def _notification(message: Mapping[str, Any]) -> Notification:
+    params = message.get("params")
+    return Notification(method=str(message["method"]), params=params if isinstance(params, dict) else {})

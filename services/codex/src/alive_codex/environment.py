@@ -1,0 +1,67 @@
+"""What the Codex CLI sees and reads at its start: an allow-list, built from nothing. As of codex 0.163.0."""
+
+from pathlib import Path
+
+from alive_kit.workspaces import Workspace
+
+_CONFIG = """\
+# Written by the Codex service at every start. What differs from turn to turn is given to each thread instead.
+check_for_update_on_startup = false
+cli_auth_credentials_store = "ephemeral"
+allow_login_shell = false
+
+[analytics]
+enabled = false
+
+[feedback]
+enabled = false
+
+[history]
+persistence = "none"
+
+[features]
+plugins = false
+apps = false
+goals = false
+multi_agent = false
+shell_snapshot = false
+unbounded_connection_retries = false
+
+[tools.update_plan]
+enabled = true
+
+[tools.experimental_request_user_input]
+enabled = false
+"""
+
+
+def codex_home(workspace: Workspace) -> Path:
+    """Return where the CLI keeps the sessions of a workspace."""
+    return workspace.home / ".codex"
+
+
+def prepare_home(workspace: Workspace) -> None:
+    """Write the configuration that keeps the CLI off the network and out of the service's way."""
+    home = codex_home(workspace)
+    home.mkdir(mode=0o700, exist_ok=True)
+    config = home / "config.toml"
+    if not config.exists() or config.read_text() != _CONFIG:
+        fresh = config.with_suffix(".new")
+        fresh.write_text(_CONFIG)
+        fresh.replace(config)
+
+
+def cli_environment(workspace: Workspace) -> dict[str, str]:
+    """Return everything that the CLI sees. The key is not among it: it is given to each thread."""
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": str(workspace.home),
+        "CODEX_HOME": str(codex_home(workspace)),
+        "TMPDIR": str(workspace.tmp),
+    }
+
+
+def version_environment() -> dict[str, str]:
+    """Return what the CLI sees when it is only asked for its version."""
+    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}

@@ -1,0 +1,179 @@
+"""Turns a turn's request into the parameters of Codex's threads and turns. What has none is refused in `refusals`."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from alive.agent.v1 import agent_service_pb2, options_pb2
+from alive_codex.models import DEFAULT, MODELS
+from alive_codex.settings import CodexSettings
+from alive_kit.inputs import read_image
+from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.validation import image_type
+
+_PROVIDER = "alive"
+"""The name under which the CLI knows the endpoint."""
+
+_SANDBOXES = {
+    options_pb2.SANDBOX_READ_ONLY: "read-only",
+    options_pb2.SANDBOX_WORKSPACE_WRITE: "workspace-write",
+    options_pb2.SANDBOX_FULL_ACCESS: "danger-full-access",
+}
+
+_PLAN = "You are asked for a plan only. Read what you need, change nothing, and answer with the plan."
+
+
+def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
+    """Yield every option that would not be honoured."""
+    permissions = request.permissions
+    if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
+        name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
+        yield Unsupported(
+            field="permissions.approval_policy", why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN"
+        )
+    if permissions.extra_directories:
+        yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
+    yield from _network_refusal(permissions)
+    for name in [*permissions.tools.allowed, *permissions.tools.denied]:
+        if not name.startswith("mcp__"):
+            yield Unsupported(field="permissions.tools", why=f"only tools of MCP servers can be named, not {name!r}")
+    if request.limits.HasField("max_micro_usd"):
+        yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
+    if request.HasField("tool_context"):
+        yield Unsupported(field="tool_context", why="no tool that would use it is attached yet")
+    if request.HasField("history"):
+        yield Unsupported(field="history", why="history of another provider is not taken over yet")
+    for model in MODELS:
+        if request.agent.effort and model.model == chosen_model(request.agent) and request.agent.effort not in model.efforts:
+            yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
+
+
+def chosen_model(agent: options_pb2.AgentOptions) -> str:
+    """Return the model to ask."""
+    return agent.model or DEFAULT
+
+
+def sandbox_of(permissions: options_pb2.Permissions) -> "options_pb2.Sandbox.ValueType":
+    """Return the sandbox in force."""
+    if permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN:
+        return options_pb2.SANDBOX_READ_ONLY
+    return permissions.sandbox or options_pb2.SANDBOX_WORKSPACE_WRITE
+
+
+def thread_params(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[str, str]) -> dict[str, Any]:
+    """Return what opens or resumes a thread. It goes over the CLI's standard input and is not written to disk."""
+    request = spec.request
+    params: dict[str, Any] = {
+        "cwd": str(spec.workspace.path),
+        "model": chosen_model(request.agent),
+        "modelProvider": _PROVIDER,
+        "approvalPolicy": "never",
+        "approvalsReviewer": "user",
+        "sandbox": _SANDBOXES[sandbox_of(request.permissions)],
+        "config": _config(spec, settings, key, marker),
+        # Tells of commands that the CLI ran without an item for them.
+        "experimentalRawEvents": True,
+    }
+    prompt = request.agent.system_prompt
+    if prompt.WhichOneof("text") == "replace":
+        params["baseInstructions"] = prompt.replace
+    plan = _PLAN if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN else ""
+    if append := "\n\n".join(text for text in (prompt.append, spec.project_instructions, plan) if text):
+        params["developerInstructions"] = append
+    if request.ephemeral and not spec.native_session:
+        params["ephemeral"] = True
+    return params
+
+
+def turn_params(spec: TurnSpec) -> dict[str, Any]:
+    """Return what starts a turn beside its input."""
+    agent = spec.request.agent
+    params: dict[str, Any] = {}
+    if agent.effort:
+        params["effort"] = agent.effort
+    if agent.output_schema:
+        params["outputSchema"] = json.loads(agent.output_schema)
+    return params
+
+
+def turn_input(spec: TurnSpec) -> list[dict[str, Any]]:
+    """Return the input of a turn."""
+    return [_part(part, spec) for part in spec.request.input]
+
+
+def _network_refusal(permissions: options_pb2.Permissions) -> Iterator[Unsupported]:
+    sandbox = sandbox_of(permissions)
+    if not permissions.HasField("network"):
+        return
+    if permissions.network and sandbox == options_pb2.SANDBOX_READ_ONLY:
+        yield Unsupported(field="permissions.network", why="commands of a read-only sandbox have no network")
+    if not permissions.network and sandbox == options_pb2.SANDBOX_FULL_ACCESS:
+        yield Unsupported(field="permissions.network", why="without a sandbox it cannot be cut off")
+
+
+def _config(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[str, str]) -> dict[str, Any]:
+    permissions = spec.request.permissions
+    return {
+        "model_providers": {_PROVIDER: _endpoint(settings, key)},
+        # Otherwise the CLI trusts a workspace that has a .codex directory, and runs what it configures.
+        "projects": {str(spec.workspace.path): {"trust_level": "untrusted"}},
+        # The same as for Claude: instruction files of the workspace arrive only where its settings say so.
+        "project_doc_max_bytes": 0,
+        "web_search": "live" if permissions.web_search else "disabled",
+        "shell_environment_policy": {"inherit": "core", "set": dict(marker)},
+        "sandbox_workspace_write": {"network_access": permissions.network, "exclude_slash_tmp": True},
+        "mcp_servers": {server.name: _mcp_server(server, spec, marker) for server in spec.mcp_servers},
+    }
+
+
+def _endpoint(settings: CodexSettings, key: str) -> dict[str, Any]:
+    return {
+        "name": _PROVIDER,
+        "base_url": settings.openai_base_url,
+        "wire_api": "responses",
+        "experimental_bearer_token": key,
+        "supports_websockets": False,
+        # Retries multiply: of requests there are none, so that of streams are all there are.
+        "request_max_retries": 0,
+        "stream_max_retries": settings.codex_max_retries,
+        "stream_idle_timeout_ms": round(settings.codex_silence_seconds * 1000),
+    }
+
+
+def _mcp_server(server: options_pb2.McpServer, spec: TurnSpec, marker: Mapping[str, str]) -> dict[str, Any]:
+    permissions = spec.request.permissions
+    config: dict[str, Any] = {
+        "required": server.required,
+        "startup_timeout_sec": server.startup_timeout.ToNanoseconds() / 1e9 or 10.0,
+        "tool_timeout_sec": server.tool_timeout.ToNanoseconds() / 1e9 or 60.0,
+        "disabled_tools": [*server.tools.denied, *_own_tools(server, permissions.tools.denied)],
+    }
+    if permissions.approval_policy != options_pb2.APPROVAL_POLICY_PLAN:
+        # With the policy that never asks, tools that are not read-only are refused unless approved here.
+        config["default_tools_approval_mode"] = "approve"
+    allowed = [*server.tools.allowed, *_own_tools(server, permissions.tools.allowed)]
+    if server.tools.allowed or permissions.tools.allowed:
+        config["enabled_tools"] = allowed
+    if server.HasField("http"):
+        return {**config, "url": server.http.url, "http_headers": dict(server.http.headers)}
+    environment = {**server.stdio.env, **marker}
+    return {**config, "command": server.stdio.command, "args": list(server.stdio.args), "env": environment}
+
+
+def _own_tools(server: options_pb2.McpServer, names: Iterable[str]) -> list[str]:
+    """Return a server's tools among full names such as ``mcp__notes__add``."""
+    prefix = f"mcp__{server.name}__"
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _part(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:
+    match part.WhichOneof("content"):
+        case "image":
+            data = read_image(part.image, spec.workspace)
+            url = f"data:{image_type(data)};base64,{base64.b64encode(data).decode()}"
+            return {"type": "image", "url": url}
+        case "file":
+            return {"type": "text", "text": f"Look at the file {part.file.path}."}
+        case _:
+            return {"type": "text", "text": part.text}

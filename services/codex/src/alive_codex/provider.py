@@ -1,0 +1,81 @@
+"""The Codex CLI as a provider: looks at its surroundings, says what it can do, starts agents."""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+
+from alive.agent.v1 import agent_service_pb2, error_pb2, provider_pb2
+from alive_codex.agent import CodexAgent
+from alive_codex.capabilities import CAPABILITIES
+from alive_codex.environment import cli_environment, prepare_home, version_environment
+from alive_codex.models import MODELS
+from alive_codex.options import refusals, thread_params
+from alive_codex.settings import CodexSettings
+from alive_kit.failures import failure
+from alive_kit.launch import Launch
+from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.surroundings import NotReady, VendorCli, read_key
+
+_KEY_VARIABLE = "ALIVE_OPENAI_API_KEY_FILE"
+
+
+class CodexProvider:
+    """The Codex CLI through openai-codex's app-server client."""
+
+    provider_id = "codex"
+
+    def __init__(self, settings: CodexSettings) -> None:
+        self._settings = settings
+        self._appended: dict[str, str] = {}
+        tested = version("openai-codex-cli-bin")
+        self._cli = VendorCli(program=settings.codex_cli, variable="ALIVE_CODEX_CLI", tested=tested)
+
+    async def probe(self) -> provider_pb2.ProviderInfo:
+        """Look for the CLI and the key, and describe the provider."""
+        info = provider_pb2.ProviderInfo(
+            provider_id=self.provider_id,
+            vendor="openai",
+            display_name="Codex",
+            versions=provider_pb2.Versions(service=version("alive-codex"), sdk=version("openai-codex")),
+            readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY),
+            wall_level=provider_pb2.WALL_LEVEL_NONE,
+            capabilities=CAPABILITIES,
+            models=MODELS,
+        )
+        try:
+            info.versions.cli = await self._cli.version(version_environment())
+            read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
+        except NotReady as finding:
+            info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
+            info.readiness.reason = str(finding)
+        return info
+
+    def unsupported(
+        self, request: agent_service_pb2.StartTurnRequest, native_session: str
+    ) -> Iterable[Unsupported]:
+        """Yield every option that would not be honoured."""
+        yield from refusals(request)
+        append = request.agent.system_prompt.append
+        if append and append != self._appended.get(native_session, append):
+            yield Unsupported(field="agent.system_prompt.append", why="a resumed session keeps the text it began with")
+
+    async def start(self, spec: TurnSpec) -> CodexAgent:
+        """Start an app-server for a turn, with the session's thread resumed if it has one."""
+        try:
+            key = read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
+        except NotReady as finding:
+            raise failure(error_pb2.FAILURE_REASON_AUTH) from finding
+        prepare_home(spec.workspace)
+        launch = Launch(program=self._settings.codex_cli, environment=cli_environment(spec.workspace))
+        agent = CodexAgent(spec, launch)
+        try:
+            await agent.open(thread_params(spec, self._settings, key, launch.marker))
+        except BaseException:
+            await agent.close()
+            raise
+        self._appended.setdefault(agent.thread_id, spec.request.agent.system_prompt.append)
+        return agent
+
+
+def create_provider() -> CodexProvider:
+    """Return the provider as its environment describes it."""
+    return CodexProvider(CodexSettings())
