@@ -1,0 +1,1 @@
+"""The router: picks a provider for each turn and relays its events."""

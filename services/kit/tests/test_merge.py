@@ -8,9 +8,7 @@ from alive_kit.merge import merge
 Settings = workspace_service_pb2.WorkspaceSettings
 
 
-def merged(
-    settings: workspace_service_pb2.WorkspaceSettings, **fields: object
-) -> agent_service_pb2.StartTurnRequest:
+def merged(settings: workspace_service_pb2.WorkspaceSettings, **fields: object) -> agent_service_pb2.StartTurnRequest:
     """Return a request with these fields merged with these settings."""
     request = agent_service_pb2.StartTurnRequest(workspace_id="demo", **fields)  # type: ignore[arg-type]
     return merge(request, resolved_pb2.ResolvedTurn(settings=settings))

@@ -28,7 +28,8 @@ def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupporte
     if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
         name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
         yield Unsupported(
-            field="permissions.approval_policy", why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN"
+            field="permissions.approval_policy",
+            why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN",
         )
     if permissions.sandbox not in {options_pb2.SANDBOX_UNSPECIFIED, options_pb2.SANDBOX_FULL_ACCESS}:
         yield Unsupported(field="permissions.sandbox", why="no wall stands around the agent yet; only FULL_ACCESS")

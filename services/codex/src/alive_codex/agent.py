@@ -94,7 +94,9 @@ class CodexAgent:
         client, native = self._server.client, self._spec.native_session
         bound = 10.0 + max((_startup_seconds(server) for server in self._spec.mcp_servers), default=0.0)
         if native:
-            return await self._server.call(client.thread_resume, native, {**params, "excludeTurns": True}, seconds=bound)
+            return await self._server.call(
+                client.thread_resume, native, {**params, "excludeTurns": True}, seconds=bound
+            )
         return await self._server.call(client.thread_start, params, seconds=bound)
 
     async def _wait_for_servers(self) -> None:

@@ -129,7 +129,7 @@ class _Client(CodexClient):
                     self._refuse(message)
                 else:
                     self._hear(_notification(message))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # Whatever it is, nothing more will be read.
             self._router.fail_all(error)
             self._hear(None)
 

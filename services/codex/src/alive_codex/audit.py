@@ -38,8 +38,9 @@ class Audit:
         if kind in _CALLS:
             self._called = True
             self._calls[call_id] = item
-        elif kind in _OUTPUTS and (call := self._calls.pop(call_id, None)):
-            if call.get("name") not in _SHOWN_OTHERWISE:
+        elif kind in _OUTPUTS:
+            call = self._calls.pop(call_id, None)
+            if call and call.get("name") not in _SHOWN_OTHERWISE:
                 yield from _unshown(call_id, call, _text(item.get("output")))
 
 

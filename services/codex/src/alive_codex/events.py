@@ -157,7 +157,9 @@ class Translator:
 
     def _error(self, params: Params) -> Events:
         if not params.get("willRetry"):
-            yield notice("model_error", "The model's vendor answered with an error.", severity=event_pb2.SEVERITY_WARNING)
+            yield notice(
+                "model_error", "The model's vendor answered with an error.", severity=event_pb2.SEVERITY_WARNING
+            )
             return
         self.retries += 1
         attempt, attempts = attempt_of(str(params["error"].get("message", "")))

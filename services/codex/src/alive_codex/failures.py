@@ -48,7 +48,11 @@ def of_turn(error: Mapping[str, Any], retries: int, stderr: str) -> TurnFailure:
     reason = _KINDS.get(kind)
     if reason is None and status:
         reason = reason_of_http_status(status)
-    if reason is None and kind in {"httpConnectionFailed", "responseStreamDisconnected", "responseTooManyFailedAttempts"}:
+    if reason is None and kind in {
+        "httpConnectionFailed",
+        "responseStreamDisconnected",
+        "responseTooManyFailedAttempts",
+    }:
         reason = error_pb2.FAILURE_REASON_NETWORK
     if reason is None:
         reason = _reason_of_message(message)

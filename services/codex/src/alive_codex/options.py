@@ -30,7 +30,8 @@ def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupporte
     if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
         name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
         yield Unsupported(
-            field="permissions.approval_policy", why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN"
+            field="permissions.approval_policy",
+            why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN",
         )
     if permissions.extra_directories:
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
@@ -45,7 +46,11 @@ def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupporte
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
     for model in MODELS:
-        if request.agent.effort and model.model == chosen_model(request.agent) and request.agent.effort not in model.efforts:
+        if (
+            request.agent.effort
+            and model.model == chosen_model(request.agent)
+            and request.agent.effort not in model.efforts
+        ):
             yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
 
 

@@ -49,9 +49,7 @@ class CodexProvider:
             info.readiness.reason = str(finding)
         return info
 
-    def unsupported(
-        self, request: agent_service_pb2.StartTurnRequest, native_session: str
-    ) -> Iterable[Unsupported]:
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
         yield from refusals(request)
         append = request.agent.system_prompt.append

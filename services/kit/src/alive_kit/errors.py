@@ -62,7 +62,9 @@ class InvalidField(AgentError):
     reason = error_pb2.STATUS_REASON_INVALID_FIELD
 
     def __init__(self, violations: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{field}: {why}" for field, why in violations.items()), field=next(iter(violations)))
+        super().__init__(
+            "; ".join(f"{field}: {why}" for field, why in violations.items()), field=next(iter(violations))
+        )
         self.violations = violations
 
     def details(self) -> Iterable[Message]:
@@ -136,7 +138,7 @@ class ProviderDisabled(AgentError):
 
     def __init__(self, provider_id: str) -> None:
         super().__init__(
-            f"provider {provider_id!r} is switched off: choose another, or have it switched on in the router's settings",
+            f"provider {provider_id!r} is switched off: choose another, or switch it on in the router's settings",
             provider_id=provider_id,
         )
 
@@ -148,7 +150,9 @@ class ProviderNotChosen(AgentError):
     reason = error_pb2.STATUS_REASON_PROVIDER_NOT_CHOSEN
 
     def __init__(self) -> None:
-        super().__init__("provider_id: nothing names a provider: set it here, on the workspace, or as the router's default")
+        super().__init__(
+            "provider_id: nothing names a provider: set it here, on the workspace, or as the router's default"
+        )
 
 
 class ProviderNotReady(AgentError):

@@ -52,7 +52,7 @@ class EventLog:
         return self._closed
 
     def append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
-        """Number an event and keep it; a terminal one is the last."""
+        """Give an event its number and keep it; a terminal one is the last."""
         if self._closed:
             raise ValueError("the turn has its terminal event")
         self._last_seq += 1

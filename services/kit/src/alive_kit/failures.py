@@ -43,7 +43,7 @@ _SENTENCES = {
     error_pb2.FAILURE_REASON_INVALID_REQUEST: "The model's vendor did not accept the request. Change it and try again.",
     error_pb2.FAILURE_REASON_REFUSED: "The model's vendor does not allow this request.",
     error_pb2.FAILURE_REASON_BUDGET: "The turn used up its budget. Allow more or ask for less.",
-    error_pb2.FAILURE_REASON_MAX_TURNS: "The agent reached max_turns before it had an answer. Allow more or ask for less.",
+    error_pb2.FAILURE_REASON_MAX_TURNS: "The agent reached max_turns without an answer. Allow more or ask for less.",
     error_pb2.FAILURE_REASON_SESSION_NOT_FOUND: "The vendor no longer has the session. Open a new one.",
     error_pb2.FAILURE_REASON_SESSION_CORRUPT: "The vendor cannot read the session. Open a new one.",
     error_pb2.FAILURE_REASON_STORAGE: "Events could not be stored. The operator finds the cause in the logs.",

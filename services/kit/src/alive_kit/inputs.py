@@ -28,9 +28,7 @@ def check_files(request: agent_service_pb2.StartTurnRequest, workspace: Workspac
         raise InvalidField(violations)
 
 
-def _violations(
-    request: agent_service_pb2.StartTurnRequest, workspace: Workspace
-) -> Iterator[tuple[str, str]]:
+def _violations(request: agent_service_pb2.StartTurnRequest, workspace: Workspace) -> Iterator[tuple[str, str]]:
     for index, part in enumerate(request.input):
         if part.HasField("file"):
             yield from _file(f"input[{index}].file.path", workspace.path, part.file.path)

@@ -30,9 +30,7 @@ def configure(level: str, service: str) -> None:
 
 
 def _named(service: str) -> structlog.typing.Processor:
-    def add_service(
-        _logger: object, _name: str, entry: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
+    def add_service(_logger: object, _name: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
         entry["service"] = service
         return entry
 

@@ -24,17 +24,13 @@ class McpLaunch:
     environment: Mapping[str, str]
     """The service's own variables."""
 
-    def complete(
-        self, servers: Iterable[options_pb2.McpServer], workspace: Workspace
-    ) -> list[options_pb2.McpServer]:
+    def complete(self, servers: Iterable[options_pb2.McpServer], workspace: Workspace) -> list[options_pb2.McpServer]:
         """Return copies of a request's servers with every name resolved.
 
         Raises:
             InvalidField: a variable that is named does not exist or may not be named.
         """
-        return [
-            self._complete(f"mcp_servers[{index}]", server, workspace) for index, server in enumerate(servers)
-        ]
+        return [self._complete(f"mcp_servers[{index}]", server, workspace) for index, server in enumerate(servers)]
 
     def _complete(self, field: str, server: options_pb2.McpServer, workspace: Workspace) -> options_pb2.McpServer:
         complete = options_pb2.McpServer()
@@ -67,4 +63,3 @@ class McpLaunch:
         if name not in self.environment:
             raise InvalidField({field: f"the service has no variable {name!r}"})
         return self.environment[name]
-

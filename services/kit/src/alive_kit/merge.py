@@ -47,8 +47,8 @@ def _add_servers(
 
 def _is_choice(descriptor: object) -> bool:
     """Whether a message is taken whole: one with a oneof, or a well-known type such as a duration."""
-    real = [oneof for oneof in getattr(descriptor, "oneofs") if not oneof.name.startswith("_")]
-    return bool(real) or getattr(descriptor, "full_name").startswith("google.protobuf.")
+    real = [oneof for oneof in descriptor.oneofs if not oneof.name.startswith("_")]
+    return bool(real) or descriptor.full_name.startswith("google.protobuf.")
 
 
 def _is_set(message: Message, name: str) -> bool:

@@ -84,9 +84,7 @@ class Provider(Protocol):
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Look at the surroundings (CLI, version, key) and describe the provider, readiness included."""
 
-    def unsupported(
-        self, request: agent_service_pb2.StartTurnRequest, native_session: str
-    ) -> Iterable[Unsupported]:
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Yield every option of a merged request that would not be honoured in a session, new where it has no id."""
 
     async def start(self, spec: TurnSpec) -> Agent:

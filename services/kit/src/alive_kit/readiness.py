@@ -29,9 +29,7 @@ class Readiness:
         """Set once the provider has been probed."""
         self.info = provider_pb2.ProviderInfo(
             provider_id=provider.provider_id,
-            readiness=provider_pb2.Readiness(
-                state=provider_pb2.READINESS_STATE_STARTING, reason="it has just started"
-            ),
+            readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_STARTING, reason="it has just started"),
         )
 
     def require(self) -> None:

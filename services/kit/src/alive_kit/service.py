@@ -16,7 +16,7 @@ from alive_kit.readiness import Readiness
 from alive_kit.rpc import handler_of
 from alive_kit.server import Server, until_signalled
 from alive_kit.servicer import AgentServicer
-from alive_kit.settings import ServiceSettings
+from alive_kit.settings import ServiceSettings, explain
 from alive_kit.turns import TurnTable
 from alive_kit.workspaces import Workspaces
 
@@ -71,7 +71,7 @@ def main(create_provider: Callable[[], Provider]) -> None:
         settings = ServiceSettings()  # type: ignore[call-arg]  # pydantic fills it from the environment
         provider = create_provider()
     except ValidationError as error:
-        sys.exit(_explain(error))
+        sys.exit(explain(error))
     os.umask(0o007)  # What agents write belongs to the workspace's group.
     logs.configure(settings.log_level, provider.provider_id)
     launch.adopt_orphans()
@@ -85,10 +85,3 @@ async def _serve(provider: Provider, settings: ServiceSettings) -> None:
     await until_signalled()
     logger.info("draining")
     await service.stop(settings.drain_seconds)
-
-
-def _explain(error: ValidationError) -> int:
-    for problem in error.errors():
-        name = "_".join(str(part) for part in problem["loc"]).upper()
-        print(f"ALIVE_{name}: {problem['msg']}", file=sys.stderr)
-    return 2

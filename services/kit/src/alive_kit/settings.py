@@ -1,8 +1,9 @@
 """The settings every provider service reads from its environment, with the prefix ``ALIVE_``."""
 
+import sys
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from alive_kit.turn import Bounds
@@ -50,3 +51,12 @@ class ServiceSettings(BaseSettings):
         return Bounds(
             deadline=self.deadline_seconds, idle=self.idle_seconds, disconnect_grace=self.disconnect_grace_seconds
         )
+
+
+def explain(error: ValidationError) -> int:
+    """Print one line for each setting that is wrong and return the exit code for it."""
+    for problem in error.errors():
+        name = "_".join(str(part) for part in problem["loc"]).upper()
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        print(f"ALIVE_{name}: {message}" if name else message, file=sys.stderr)
+    return 2

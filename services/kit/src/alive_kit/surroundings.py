@@ -42,7 +42,9 @@ class VendorCli:
             self._known = (identity, await self._ask(environment))
         version = self._known[1]
         if _numbers(version) < _numbers(self.tested)[:2]:
-            raise NotReady(f"the CLI is version {version}, older than {self.tested}: install that, or set {self.variable}")
+            raise NotReady(
+                f"the CLI is version {version}, older than {self.tested}: install that, or set {self.variable}"
+            )
         return version
 
     async def _ask(self, environment: dict[str, str]) -> str:
@@ -86,4 +88,4 @@ def read_key(path: Path | None, variable: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("-")[0].split(".") if part.isdigit())
+    return tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".") if part.isdigit())

@@ -192,9 +192,7 @@ class LiveTurn:
             case _:
                 grace = _seconds(delivery, "grace", self._bounds.disconnect_grace)
         reason = "nobody reads the turn any more"
-        return asyncio.get_running_loop().call_later(
-            grace, self.interrupt, event_pb2.INTERRUPTED_BY_DISCONNECT, reason
-        )
+        return asyncio.get_running_loop().call_later(grace, self.interrupt, event_pb2.INTERRUPTED_BY_DISCONNECT, reason)
 
     # How it ends.
 

@@ -109,7 +109,9 @@ class TurnTable:
             raise TurnNotFound(turn_id)
         return turn
 
-    async def interrupt(self, workspace_id: str, turn_id: str, reason: str) -> "agent_service_pb2.InterruptResult.ValueType":
+    async def interrupt(
+        self, workspace_id: str, turn_id: str, reason: str
+    ) -> "agent_service_pb2.InterruptResult.ValueType":
         """Stop a turn and return once it has ended; keep the interrupt for a while when the turn is not known."""
         self._workspaces.find(workspace_id)
         turn = self._turns.get((workspace_id, turn_id))
@@ -140,9 +142,7 @@ class TurnTable:
         for unsupported in self._provider.unsupported(request, native_session):
             raise OptionUnsupported(self._provider.provider_id, unsupported.field, unsupported.why)
 
-    def _session_for(
-        self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn
-    ) -> Session:
+    def _session_for(self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn) -> Session:
         """Return the session of a complete request, opened when it is new, and write its id into the request."""
         if request.session_id:
             return self._sessions.find_idle(request.workspace_id, request.session_id)

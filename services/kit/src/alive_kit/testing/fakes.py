@@ -76,9 +76,7 @@ class FakeProvider:
             models=[provider_pb2.Model(model="fake-1", display_name="Fake 1", default=True)],
         )
 
-    def unsupported(
-        self, request: agent_service_pb2.StartTurnRequest, native_session: str
-    ) -> Iterable[Unsupported]:
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Refuse to ask anything: there is nobody to ask."""
         if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_ASK:
             yield Unsupported(field="permissions.approval_policy", why="a script does not ask")

@@ -157,9 +157,7 @@ def _stream_block(index: int, block: dict[str, Any], size: int) -> Iterator[Sent
             ]
         case _:
             empty, deltas = block, []
-    yield Sent(
-        event("content_block_start", {"type": "content_block_start", "index": index, "content_block": empty})
-    )
+    yield Sent(event("content_block_start", {"type": "content_block_start", "index": index, "content_block": empty}))
     for delta in deltas:
         data = {"type": "content_block_delta", "index": index, "delta": delta}
         yield Sent(event("content_block_delta", data), is_delta=True)

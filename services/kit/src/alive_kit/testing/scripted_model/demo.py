@@ -32,7 +32,7 @@ DEMO = Script(
             usage=TokenUsage(input=1420, cached=1200, output=40),
         ),
         Reply(
-            text="Done: `greeting.py` greets whoever is named on the command line. It printed \"Hello, Alive!\".",
+            text='Done: `greeting.py` greets whoever is named on the command line. It printed "Hello, Alive!".',
             usage=TokenUsage(input=1500, cached=1400, output=36),
             chunk=6,
             gap=0.01,

@@ -93,9 +93,7 @@ class ScriptedModel:
         body: dict[str, Any] = await request.json()
         name = request.match_info.get("script") or _marked(dialect.inputs(body)) or DEFAULT
         session = dialect.session(headers, body)
-        entry = await self.journal.add(
-            script=name, session=session, path=request.path_qs, headers=headers, body=body
-        )
+        entry = await self.journal.add(script=name, session=session, path=request.path_qs, headers=headers, body=body)
         if self._key and not _has_key(headers, self._key):
             return web.json_response(dialect.error(Fault(status=401)), status=401)
         if name not in self._scripts:

@@ -1,0 +1,154 @@
+"""AgentService as callers see it: each call finds its provider and is passed on."""
+
+import asyncio
+import uuid
+
+import grpc
+from google.protobuf.message import Message
+
+from alive.agent.v1 import agent_service_pb2, resolved_pb2
+from alive_kit.errors import ProviderNotReady, SessionNotFound, ShuttingDown, StreamLost
+from alive_kit.rpc import Context
+from alive_kit.servicer import RESOLVED_KEY
+from alive_kit.validation import check_ids, check_start_turn
+from alive_kit.workspaces import Workspaces
+from alive_router.policy import Policy
+from alive_router.providers import ProviderLink, ProviderLinks
+from alive_router.relay import Refused, failure_of, forwarded, relay
+from alive_router.store import Store, TurnRow
+
+_UNARY_SECONDS = 30.0
+
+
+class AgentServicer:
+    """AgentService in front of every provider."""
+
+    def __init__(self, policy: Policy, links: ProviderLinks, store: Store, workspaces: Workspaces) -> None:
+        self._policy = policy
+        self._links = links
+        self._store = store
+        self._workspaces = workspaces
+        self.is_draining = False
+
+    async def StartTurn(self, request: agent_service_pb2.StartTurnRequest, context: Context) -> None:
+        """Pick a provider and relay its turn."""
+        check_start_turn(request)
+        self._workspaces.find(request.workspace_id)
+        known = await self._store.turn(request.workspace_id, request.turn_id) if request.turn_id else None
+        if self.is_draining and known is None:
+            raise ShuttingDown
+        turn, resolved = await self._resolve(request, known)
+        link = self._links[turn.provider_id]
+        await link.connect()
+        metadata = [*forwarded(context.invocation_metadata()), (RESOLVED_KEY, resolved.SerializeToString())]
+        opens_session = not request.session_id and not request.ephemeral
+        is_new = not request.validate_only and await self._store.add_turn(turn, opens_session=opens_session)
+        try:
+            await self._relay(link, "StartTurn", request, context, metadata, turn.turn_id)
+        except Refused as refused:
+            if is_new and refused.at_once:
+                await self._store.forget_turn(turn, opens_session=opens_session)
+            await refused.pass_on(context)
+
+    async def WatchTurn(self, request: agent_service_pb2.WatchTurnRequest, context: Context) -> None:
+        """Relay a turn from the provider that has it."""
+        check_ids(request)
+        self._workspaces.find(request.workspace_id)
+        candidates = await self._having(request.workspace_id, request.turn_id)
+        metadata = forwarded(context.invocation_metadata())
+        for link in candidates:
+            is_last = link is candidates[-1]
+            try:
+                await link.connect()
+                await self._relay(link, "WatchTurn", request, context, metadata, request.turn_id)
+                break
+            except ProviderNotReady:
+                if is_last:
+                    raise
+            except Refused as refused:
+                if is_last or refused.code is not grpc.StatusCode.NOT_FOUND:
+                    await refused.pass_on(context)
+
+    async def InterruptTurn(
+        self, request: agent_service_pb2.InterruptTurnRequest, context: Context
+    ) -> agent_service_pb2.InterruptTurnResponse:
+        """Stop a turn at the provider that has it; at every provider when the turn is not known yet."""
+        check_ids(request)
+        self._workspaces.find(request.workspace_id)
+        links = await self._having(request.workspace_id, request.turn_id)
+        answers = await asyncio.gather(
+            *(self._interrupt(link, request, context) for link in links), return_exceptions=True
+        )
+        results = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not results:
+            first = next(answer for answer in answers if isinstance(answer, BaseException))
+            if isinstance(first, Refused):
+                await first.pass_on(context)
+            raise first
+        # A provider that had the turn knows more than those that only keep the interrupt.
+        return min(results, key=lambda response: response.result)
+
+    async def GetProviderInfo(
+        self, request: agent_service_pb2.GetProviderInfoRequest, _context: Context
+    ) -> agent_service_pb2.GetProviderInfoResponse:
+        """Describe a provider: the one named, or the workspace's, or the default."""
+        of_workspace = ""
+        if request.workspace_id:
+            self._workspaces.find(request.workspace_id)
+            of_workspace = (await self._store.workspace(request.workspace_id)).settings.provider_id
+        provider_id = self._policy.choose(requested=request.provider_id, of_workspace=of_workspace)
+        return agent_service_pb2.GetProviderInfoResponse(provider=await self._links[provider_id].info())
+
+    async def _resolve(
+        self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None
+    ) -> tuple[TurnRow, resolved_pb2.ResolvedTurn]:
+        """Return which provider has or gets the turn, and what that provider is told."""
+        workspace = await self._store.workspace(request.workspace_id)
+        resolved = resolved_pb2.ResolvedTurn(settings=workspace.settings, attempt=1)
+        if known:
+            resolved.session_id = known.session_id
+            return known, resolved
+        of_session = ""
+        if request.session_id:
+            of_session = await self._store.provider_of_session(request.workspace_id, request.session_id)
+            if not of_session:
+                raise SessionNotFound(request.session_id)
+        resolved.turn_id = request.turn_id or f"turn-{uuid.uuid4()}"
+        resolved.session_id = request.session_id or f"session-{uuid.uuid4()}"
+        turn = TurnRow(
+            workspace_id=request.workspace_id,
+            turn_id=resolved.turn_id,
+            session_id=resolved.session_id,
+            provider_id=self._policy.choose(
+                requested=request.provider_id, of_session=of_session, of_workspace=workspace.settings.provider_id
+            ),
+        )
+        return turn, resolved
+
+    async def _having(self, workspace_id: str, turn_id: str) -> list[ProviderLink]:
+        """Return the provider that has a turn; all of them when that is not known."""
+        known = await self._store.turn(workspace_id, turn_id)
+        return [self._links[provider] for provider in ([known.provider_id] if known else self._policy.enabled)]
+
+    async def _relay(
+        self,
+        link: ProviderLink,
+        method: str,
+        request: Message,
+        context: Context,
+        metadata: list[tuple[str, str | bytes]],
+        turn_id: str,
+    ) -> None:
+        lost = StreamLost(link.provider_id, turn_id)
+        await relay(link.streaming(method), request.SerializeToString(), context, metadata, lost)
+
+    async def _interrupt(
+        self, link: ProviderLink, request: agent_service_pb2.InterruptTurnRequest, context: Context
+    ) -> agent_service_pb2.InterruptTurnResponse:
+        await link.connect()
+        metadata = forwarded(context.invocation_metadata())
+        timeout = context.time_remaining() or _UNARY_SECONDS
+        try:
+            return await link.stub.InterruptTurn(request, metadata=tuple(metadata), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise failure_of(error, StreamLost(link.provider_id, request.turn_id)) from error

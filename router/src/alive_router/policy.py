@@ -1,0 +1,50 @@
+"""Picks the provider of a turn. Pure: it knows what it is given and asks nobody."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from alive_kit.errors import OptionUnsupported, ProviderDisabled, ProviderNotChosen, ProviderNotFound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The configured providers."""
+
+    endpoints: Mapping[str, str]
+    disabled: frozenset[str] = field(default_factory=frozenset)
+    default: str = ""
+
+    def choose(self, *, requested: str = "", of_session: str = "", of_workspace: str = "") -> str:
+        """Return the provider that answers: the one requested, else the session's, the workspace's, the default.
+
+        Raises:
+            ProviderNotFound: it is not configured.
+            ProviderDisabled: it is switched off.
+            ProviderNotChosen: nothing names one.
+            OptionUnsupported: the session belongs to another provider than the one requested.
+        """
+        provider_id = requested or of_session or of_workspace or self.default
+        if not provider_id:
+            raise ProviderNotChosen
+        self.check(provider_id)
+        if of_session and provider_id != of_session:
+            why = f"the session belongs to {of_session!r}, and sessions do not move yet: open a new one"
+            raise OptionUnsupported(provider_id, "provider_id", why)
+        return provider_id
+
+    def check(self, provider_id: str, *, name: str = "provider_id") -> None:
+        """Refuse a provider that is not configured or switched off; the name is the request's field.
+
+        Raises:
+            ProviderNotFound: it is not configured.
+            ProviderDisabled: it is switched off.
+        """
+        if provider_id not in self.endpoints:
+            raise ProviderNotFound(provider_id, self.endpoints, field=name)
+        if provider_id in self.disabled:
+            raise ProviderDisabled(provider_id)
+
+    @property
+    def enabled(self) -> list[str]:
+        """The providers that are switched on, in the order of the configuration."""
+        return [provider_id for provider_id in self.endpoints if provider_id not in self.disabled]

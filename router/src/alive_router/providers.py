@@ -1,0 +1,86 @@
+"""The router's connections to the providers."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+
+from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, provider_pb2
+from alive_kit.errors import ProviderNotReady
+
+_INFO_SECONDS = 2.0
+_CONNECT_SECONDS = 2.0
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # A provider that was away is found again within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+_DOWN = {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}
+
+
+class ProviderLink:
+    """The connection to one provider."""
+
+    def __init__(self, provider_id: str, endpoint: str) -> None:
+        self.provider_id = provider_id
+        self.endpoint = endpoint
+        self.channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
+        self.stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(self.channel)
+
+    def streaming(self, method: str) -> "grpc.aio.UnaryStreamMultiCallable[Any, Any]":
+        """Return a method of AgentService whose responses stay the bytes they came as."""
+        return self.channel.unary_stream(f"/alive.agent.v1.AgentService/{method}")
+
+    async def connect(self) -> None:
+        """Return once the provider can be reached.
+
+        Raises:
+            ProviderNotReady: it cannot.
+        """
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                state = self.channel.get_state(try_to_connect=True)
+                while state != grpc.ChannelConnectivity.READY:
+                    if state in _DOWN:
+                        raise self._unreachable()
+                    await self.channel.wait_for_state_change(state)
+                    state = self.channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            raise self._unreachable() from None
+
+    async def info(self) -> provider_pb2.ProviderInfo:
+        """Return what the provider says of itself; that it cannot be reached when it does not answer."""
+        request = agent_service_pb2.GetProviderInfoRequest()
+        try:
+            info = (await self.stub.GetProviderInfo(request, timeout=_INFO_SECONDS)).provider
+        except grpc.aio.AioRpcError:
+            state = provider_pb2.READINESS_STATE_NOT_READY
+            readiness = provider_pb2.Readiness(state=state, reason=self._unreachable().metadata["why"])
+            return provider_pb2.ProviderInfo(provider_id=self.provider_id, readiness=readiness)
+        info.provider_id = self.provider_id
+        return info
+
+    def _unreachable(self) -> ProviderNotReady:
+        return ProviderNotReady(self.provider_id, "it cannot be reached: start its service, or wait until it is back")
+
+
+class ProviderLinks:
+    """The connections to all providers that are switched on."""
+
+    def __init__(self, endpoints: Mapping[str, str]) -> None:
+        self._links = {provider_id: ProviderLink(provider_id, endpoint) for provider_id, endpoint in endpoints.items()}
+
+    def __getitem__(self, provider_id: str) -> ProviderLink:
+        return self._links[provider_id]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for link in self._links.values():
+            await link.channel.close()
