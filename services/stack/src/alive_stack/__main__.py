@@ -1,0 +1,50 @@
+"""The command line: ``alive-stack demo | up | workspace NAME``."""
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from alive_kit.validation import is_slug
+from alive_stack.demo import demo
+from alive_stack.host import Host
+from alive_stack.up import up
+
+
+def main() -> None:
+    """Run a command and exit with its code."""
+    parser = argparse.ArgumentParser(prog="alive-stack", description="Runs Alive Agents on one host.")
+    parser.add_argument("--checkout", type=Path, default=Path.cwd(), help="the repository (default: here)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("demo", "give one task to every agent"), ("up", "run until Ctrl-C")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--venvs", type=Path, required=True, help="where `make services` installed them")
+    commands.choices["up"].add_argument("--script", type=Path, help="JSON script for the scripted model")
+    workspace = commands.add_parser("workspace", help="make a workspace")
+    workspace.add_argument("name", help="its id, for example site.example")
+    sys.exit(_run(parser.parse_args()))
+
+
+def _run(arguments: argparse.Namespace) -> int | str:
+    checkout = arguments.checkout.resolve()
+    match arguments.command:
+        case "demo":
+            return asyncio.run(demo(checkout, arguments.venvs))
+        case "up":
+            return asyncio.run(up(checkout, arguments.venvs, arguments.script))
+        case _:
+            return _make_workspace(arguments.name, checkout)
+
+
+def _make_workspace(name: str, checkout: Path) -> int | str:
+    if not is_slug(name):
+        return f"{name!r} is not an id: lower-case letters, digits, '.' and '-', for example site.example"
+    host = Host.from_environment(checkout)
+    if not host.workspaces.is_dir():
+        return f"{host.workspaces} does not exist: run `make up` first, or set ALIVE_WORKSPACES"
+    print(host.make_workspace(name))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What services there are: found by folder, as each declares itself in its ``pyproject.toml``.
+
+[tool.alive.service]
+module = "alive_codex"                    run as ``python -m alive_codex``
+uid = 43003                               its UID and GID on one host
+settings = ["ALIVE_OPENAI_BASE_URL"]      variables it is given when they are set
+secrets = ["ALIVE_OPENAI_API_KEY_FILE"]   files it is given copies of
+
+[tool.alive.service.scripted_model]
+ALIVE_OPENAI_BASE_URL = "/v1"             how it is pointed at the scripted model: appended to its URL
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROUTER_UID = 43001
+MODEL_UID = 43009
+WORKSPACES_GID = 43100
+"""Group that may use the workspaces: every provider, until the walls give each workspace a UID of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """A provider's service."""
+
+    name: str
+    module: str
+    uid: int
+    settings: tuple[str, ...]
+    secrets: tuple[str, ...]
+    scripted_model: Mapping[str, str]
+
+
+def declared(checkout: Path) -> list[Declaration]:
+    """Return the providers' services of a checkout, by the name of their folder."""
+    tables = {path.parent.name: _table(path) for path in sorted(checkout.glob("services/*/pyproject.toml"))}
+    return [_declaration(name, table) for name, table in tables.items() if table]
+
+
+def _table(path: Path) -> Mapping[str, object]:
+    tool = tomllib.loads(path.read_text()).get("tool", {})
+    table: Mapping[str, object] = tool.get("alive", {}).get("service", {})
+    return table
+
+
+def _declaration(name: str, table: Mapping[str, object]) -> Declaration:
+    try:
+        return Declaration(
+            name=name,
+            module=str(table["module"]),
+            uid=int(str(table["uid"])),
+            settings=_names(table.get("settings")),
+            secrets=_names(table.get("secrets")),
+            scripted_model=_texts(table.get("scripted_model")),
+        )
+    except KeyError as missing:
+        raise SystemExit(f"services/{name}/pyproject.toml: [tool.alive.service] has no {missing}") from None
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
+
+
+def _texts(value: object) -> Mapping[str, str]:
+    return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}

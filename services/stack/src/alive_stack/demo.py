@@ -1,0 +1,67 @@
+"""The demo: one coding task for every provider, on the scripted model, through the router."""
+
+import tempfile
+from pathlib import Path
+
+import grpc
+from rich.console import Console
+
+from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, options_pb2
+from alive_stack.declarations import declared
+from alive_stack.host import Host
+from alive_stack.show import Show
+from alive_stack.stack import NotStarted, Stack, free_address
+
+TASK = "Write greeting.py, a program that greets whoever is named on its command line, and try it."
+FILE = "greeting.py"
+
+_TURN_SECONDS = 120.0
+
+
+async def demo(checkout: Path, venvs: Path) -> int:
+    """Run the demo and return the exit code: 0 when every agent wrote the file."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="alive-demo-", ignore_cleanup_errors=True) as name:
+        stack = Stack(
+            host=Host.below(Path(name)),
+            venvs=venvs,
+            providers=declared(checkout),
+            listen=free_address(),
+            environment={"ALIVE_DRAIN_SECONDS": "1"},
+        )
+        console.print("[dim]starting the router, the providers and the scripted model …[/]")
+        try:
+            async with stack.running():
+                failed = [
+                    provider.name
+                    for index, provider in enumerate(stack.providers)
+                    if not await _give_task(stack, Show(console, provider.name, index), provider.name)
+                ]
+        except NotStarted as error:
+            console.print(f"[red]{error}[/]")
+            return 1
+    if failed:
+        console.print(f"[red]did not do the task: {', '.join(failed)}[/]")
+        return 1
+    console.print(f"\n[bold]Every agent wrote {FILE}.[/] `make up` keeps the system running.", soft_wrap=True)
+    return 0
+
+
+async def _give_task(stack: Stack, show: Show, provider_id: str) -> bool:
+    """Give a provider the task, show its turn, and return whether it wrote the file."""
+    workspace_id = f"demo-{provider_id}"
+    workspace = stack.host.make_workspace(workspace_id)
+    request = agent_service_pb2.StartTurnRequest(
+        workspace_id=workspace_id, provider_id=provider_id, input=[options_pb2.InputPart(text=TASK)]
+    )
+    last = ""
+    async with grpc.aio.insecure_channel(stack.listen) as channel:
+        stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(channel)
+        try:
+            async for response in stub.StartTurn(request, timeout=_TURN_SECONDS):
+                for event in response.events:
+                    show.event(event)
+                    last = event.WhichOneof("kind") or ""
+        except grpc.aio.AioRpcError as error:
+            show.line(f"[bold red]{error.code().name}[/] {error.details()}")
+    return last == "turn_completed" and (workspace / FILE).is_file()

@@ -1,0 +1,86 @@
+"""Directories, owners and modes on one host.
+
+As root every service gets a UID of its own and a private directory. As anybody else all share one UID, and the owners
+stay as they are.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from alive_stack.declarations import ROUTER_UID, WORKSPACES_GID, Declaration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where everything lies."""
+
+    state: Path
+    workspaces: Path
+    is_root: bool
+
+    @classmethod
+    def from_environment(cls, checkout: Path) -> "Host":
+        """Return the places that ``ALIVE_STATE_DIR`` and ``ALIVE_WORKSPACES`` name, or else the usual ones."""
+        is_root = os.geteuid() == 0
+        usual = Path("/var/lib/alive") if is_root else checkout / "build" / "state"
+        state = Path(os.environ.get("ALIVE_STATE_DIR") or usual).resolve()
+        workspaces = Path(os.environ.get("ALIVE_WORKSPACES") or state / "workspaces").resolve()
+        return cls(state=state, workspaces=workspaces, is_root=is_root)
+
+    @classmethod
+    def below(cls, state: Path) -> "Host":
+        """Return a host that keeps everything below one directory."""
+        return cls(state=state, workspaces=state / "workspaces", is_root=os.geteuid() == 0)
+
+    @property
+    def logs(self) -> Path:
+        """Where the services' logs are."""
+        return self.state / "logs"
+
+    def socket(self, name: str) -> Path:
+        """Return the unix socket of a provider."""
+        return self.state / "run" / name / "agent.sock"
+
+    def private(self, name: str) -> Path:
+        """Return the private directory of a service."""
+        return self.state / name
+
+    def prepare(self, providers: list[Declaration]) -> None:
+        """Make every directory, with the owner and the mode it needs."""
+        for directory in (self.state, self.state / "run", self.state / "secrets"):
+            self._make(directory, mode=0o711)
+        self._make(self.logs, mode=0o700)
+        self._make(self.workspaces, mode=0o2770, gid=WORKSPACES_GID)
+        self._make(self.private("router"), mode=0o700, uid=ROUTER_UID, gid=ROUTER_UID)
+        for provider in providers:
+            self._make(self.private(provider.name), mode=0o700, uid=provider.uid, gid=provider.uid)
+            # The router is in the provider's group: this directory is what tells it from others.
+            self._make(self.socket(provider.name).parent, mode=0o750, uid=provider.uid, gid=provider.uid)
+
+    def make_workspace(self, name: str) -> Path:
+        """Make a workspace that every provider may use, and return its directory."""
+        path = self.workspaces / name
+        self._make(path, mode=0o2770, gid=WORKSPACES_GID)
+        return path
+
+    def keep_secret(self, service: str, name: str, content: str, uid: int) -> Path:
+        """Write a secret that one service may read, and return its file."""
+        directory = self.state / "secrets" / service
+        self._make(directory, mode=0o500, uid=uid, gid=uid)
+        path = directory / name.lower()
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+        if self.is_root:
+            os.chown(path, uid, uid)
+        return path
+
+    def _make(self, path: Path, *, mode: int, uid: int = 0, gid: int = 0) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        if self.is_root:
+            os.chown(path, uid, gid)
+            path.chmod(mode)
+        else:
+            path.chmod((mode & 0o777) | 0o700)

@@ -1,0 +1,192 @@
+"""The whole system on one host: which processes run, with what, and when all of them are ready."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
+from alive_stack.declarations import MODEL_UID, ROUTER_UID, WORKSPACES_GID, Declaration
+from alive_stack.host import Host
+from alive_stack.processes import Service, Supervisor
+
+READY_SECONDS = 60.0
+
+_COMMON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+_PASSED_ON = ("ALIVE_LOG_LEVEL", "ALIVE_DEADLINE_SECONDS", "ALIVE_IDLE_SECONDS", "ALIVE_DRAIN_SECONDS")
+_ROUTER_SETTINGS = (*_PASSED_ON, "ALIVE_DEFAULT_PROVIDER", "ALIVE_DISABLED_PROVIDERS", "ALIVE_DATABASE_URL")
+_PROVIDER_SETTINGS = (*_PASSED_ON, "ALIVE_DISCONNECT_GRACE_SECONDS", "ALIVE_MCP_PATH")
+
+
+class NotStarted(Exception):
+    """The stack did not become ready; the text says what to look at."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Stack:
+    """Router, providers and, where no vendor is configured, the scripted model."""
+
+    host: Host
+    venvs: Path
+    providers: list[Declaration]
+    listen: str
+    environment: Mapping[str, str]
+    """The operator's variables."""
+    script: Path | None = None
+    """A script for the scripted model instead of its own."""
+    model_url: str = field(init=False, default="")
+    scripted: list[str] = field(init=False, default_factory=list)
+    """The providers that use the scripted model."""
+    supervisor: Supervisor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.supervisor = Supervisor(self.host.is_root)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the system until the block ends.
+
+        Raises:
+            NotStarted: a service did not become ready in time.
+        """
+        self.host.prepare(self.providers)
+        self.scripted = [provider.name for provider in self.providers if not self._has_vendor(provider)]
+        try:
+            if self.scripted:
+                await self._start_model()
+            for provider in self.providers:
+                await self.supervisor.start(self._provider(provider))
+            await self.supervisor.start(self._router())
+            await self._until_ready()
+            yield
+        finally:
+            await self.supervisor.stop()
+
+    async def list_providers(self) -> list[workspace_service_pb2.ProviderEntry]:
+        """Return what the router says of the providers."""
+        async with grpc.aio.insecure_channel(self.listen) as channel:
+            stub: workspace_service_pb2_grpc.WorkspaceServiceAsyncStub
+            stub = workspace_service_pb2_grpc.WorkspaceServiceStub(channel)
+            answer = await stub.ListProviders(
+                workspace_service_pb2.ListProvidersRequest(), wait_for_ready=True, timeout=READY_SECONDS
+            )
+        return list(answer.providers)
+
+    def _has_vendor(self, provider: Declaration) -> bool:
+        return any(self.environment.get(name) for name in (*provider.scripted_model, *provider.secrets))
+
+    async def _start_model(self) -> None:
+        port = _free_port()
+        self.model_url = f"http://127.0.0.1:{port}"
+        key = self.host.keep_secret("scripted-model", "key", secrets.token_urlsafe(24), MODEL_UID)
+        command = [str(self.venvs / "stack/bin/python"), "-m", "alive_kit.testing.scripted_model"]
+        command += ["--listen", f"127.0.0.1:{port}", "--key-file", str(key)]
+        if self.script:
+            command += ["--script", str(self.script)]
+        await self.supervisor.start(
+            Service(
+                name="scripted-model",
+                command=tuple(command),
+                environment=_COMMON,
+                uid=MODEL_UID,
+                log=self.host.logs / "scripted-model.log",
+            )
+        )
+
+    def _provider(self, provider: Declaration) -> Service:
+        environment = {
+            **_COMMON,
+            "ALIVE_LISTEN": f"unix:{self.host.socket(provider.name)}",
+            "ALIVE_WORKSPACES": str(self.host.workspaces),
+            "ALIVE_STATE_DIR": str(self.host.private(provider.name)),
+            **self._given((*_PROVIDER_SETTINGS, *provider.settings)),
+            **self._secrets(provider),
+        }
+        if provider.name in self.scripted:
+            environment |= {name: self.model_url + suffix for name, suffix in provider.scripted_model.items()}
+        return Service(
+            name=provider.name,
+            command=(str(self.venvs / provider.name / "bin/python"), "-m", provider.module),
+            environment=environment,
+            uid=provider.uid,
+            groups=(WORKSPACES_GID,),
+            log=self.host.logs / f"{provider.name}.log",
+        )
+
+    def _router(self) -> Service:
+        endpoints = [f"{provider.name}=unix:{self.host.socket(provider.name)}" for provider in self.providers]
+        environment = {
+            **_COMMON,
+            "ALIVE_LISTEN": self.listen,
+            "ALIVE_WORKSPACES": str(self.host.workspaces),
+            "ALIVE_STATE_DIR": str(self.host.private("router")),
+            **self._given(_ROUTER_SETTINGS),
+            "ALIVE_PROVIDERS": self.environment.get("ALIVE_PROVIDERS") or ",".join(endpoints),
+        }
+        return Service(
+            name="router",
+            command=(str(self.venvs / "router/bin/python"), "-m", "alive_router"),
+            environment=environment,
+            uid=ROUTER_UID,
+            groups=(WORKSPACES_GID, *(provider.uid for provider in self.providers)),
+            log=self.host.logs / "router.log",
+        )
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, str]:
+        return {name: self.environment[name] for name in names if name in self.environment}
+
+    def _secrets(self, provider: Declaration) -> dict[str, str]:
+        """Return where a provider finds its secrets: in copies that only it can read."""
+        sources = {name: self.environment.get(name, "") for name in provider.secrets}
+        if provider.name in self.scripted:
+            key = self.host.state / "secrets" / "scripted-model" / "key"
+            sources = dict.fromkeys(provider.secrets, str(key))
+        copies = {}
+        for name, source in sources.items():
+            if source:
+                content = _read_secret(name, Path(source))
+                copies[name] = str(self.host.keep_secret(provider.name, name, content, provider.uid))
+        return copies
+
+    async def _until_ready(self) -> None:
+        """Wait until the router serves and no provider is still starting."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while any(_is_starting(entry) for entry in await self.list_providers()):
+                    await asyncio.sleep(0.1)
+        except (TimeoutError, grpc.aio.AioRpcError) as error:
+            raise NotStarted(f"not ready within {READY_SECONDS:.0f} s: see the logs in {self.host.logs}") from error
+
+
+def _is_starting(entry: workspace_service_pb2.ProviderEntry) -> bool:
+    readiness = entry.info.readiness
+    return readiness.state == provider_pb2.READINESS_STATE_STARTING or "cannot be reached" in readiness.reason
+
+
+def _read_secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise NotStarted(f"{name}: {path} cannot be read ({error.strerror})") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def free_address() -> str:
+    """Return an address of this host on which nothing listens."""
+    return f"127.0.0.1:{_free_port()}"
+
+
+def operator_environment() -> Mapping[str, str]:
+    """Return the variables of this project that the operator has set."""
+    return {name: value for name, value in os.environ.items() if name.startswith("ALIVE_")}
