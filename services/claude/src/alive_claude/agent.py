@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable
 
-from claude_agent_sdk import ClaudeSDKClient, ResultMessage
+from claude_agent_sdk import AssistantMessage, ClaudeSDKClient, ResultMessage
 
 from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_claude.events import Translator
@@ -28,6 +28,8 @@ _DISCONNECT_SECONDS = 2.0
 _MCP_POLL_SECONDS = 0.05
 _MCP_SECONDS = 10.0
 
+_STATEMENTS = (AssistantMessage, ResultMessage)
+
 _STOP_REASONS = {
     "max_tokens": event_pb2.STOP_REASON_MAX_TOKENS,
     "refusal": event_pb2.STOP_REASON_REFUSAL,
@@ -42,7 +44,7 @@ class ClaudeAgent:
         self._launch = launch
         self._stderr: deque[str] = deque(maxlen=50)
         self._client = ClaudeSDKClient(cli_options(spec, launch, self._stderr.append))
-        self._interrupted = False
+        self._translator = Translator(spec)
 
     async def connect(self) -> None:
         """Start the CLI and wait for required MCP servers.
@@ -63,19 +65,19 @@ class ClaudeAgent:
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
         """Run the turn to its end."""
-        translator = Translator(self._spec)
         include_raw = self._spec.request.delivery.include_raw
         try:
             await self._client.query(user_message(self._spec))
             async for received in receive(self._client):
-                if session := received.raw.get("session_id"):
-                    turn.remember(session)
-                for event in translator.translate(received):
+                if isinstance(received.message, _STATEMENTS):
+                    # Not before: until it has an answer to write, the CLI keeps nothing that could be resumed.
+                    turn.remember(str(received.raw["session_id"]))
+                for event in self._translator.translate(received):
                     if include_raw:
                         event.raw_json = json.dumps(received.raw, ensure_ascii=False)
                     turn.emit(event)
                 if isinstance(received.message, ResultMessage):
-                    return self._completed(received.message, translator)
+                    return self._completed(received.message)
         except TurnFailure:
             raise
         except Exception as error:
@@ -85,7 +87,7 @@ class ClaudeAgent:
 
     async def interrupt(self) -> None:
         """Ask the CLI to stop."""
-        self._interrupted = True
+        self._translator.is_interrupted = True
         await self._client.interrupt()
 
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
@@ -124,8 +126,9 @@ class ClaudeAgent:
         found: dict[str, str] = {server["name"]: server["status"] for server in status["mcpServers"]}
         return {found.get(name, "failed") for name in names}
 
-    def _completed(self, result: ResultMessage, translator: Translator) -> event_pb2.TurnCompleted | None:
-        if self._interrupted or str(getattr(result, "terminal_reason", "")).startswith("aborted"):
+    def _completed(self, result: ResultMessage) -> event_pb2.TurnCompleted | None:
+        translator = self._translator
+        if translator.is_interrupted or str(getattr(result, "terminal_reason", "")).startswith("aborted"):
             return None
         if result.subtype == "error_max_turns" and translator.answer:
             return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TURNS)

@@ -31,6 +31,8 @@ from alive_kit.provider import TurnSpec
 
 Events = Iterator[event_pb2.Event]
 
+_INTERRUPTED = item_pb2.ITEM_STATUS_INTERRUPTED
+
 
 @dataclass(slots=True, kw_only=True)
 class _Answer:
@@ -52,6 +54,8 @@ class Translator:
         self._tools: dict[str, item_pb2.Item] = {}
         self._denied: set[str] = set()
         self.tally = Tally()
+        self.is_interrupted = False
+        """Whether the CLI was asked to stop: it then states what it has, as if it were whole."""
         self.vendor_error = ""
         """The vendor's word for the latest error of its API."""
         self.retries = 0
@@ -186,7 +190,7 @@ class Translator:
             item.parent_item_id = parent
             yield item_started(item)
         getattr(item, str(item.WhichOneof("content"))).text = text
-        yield item_completed(item)
+        yield item_completed(item, _INTERRUPTED if self.is_interrupted else item_pb2.ITEM_STATUS_COMPLETED)
 
     def _state_tool(self, parent: str, block: ToolUseBlock) -> Events:
         answer = self._answers[parent]
@@ -214,8 +218,8 @@ class Translator:
     def _status(self, block: ToolResultBlock, outcome: Mapping[str, Any]) -> "item_pb2.ItemStatus.ValueType":
         if block.tool_use_id in self._denied:
             return item_pb2.ITEM_STATUS_DECLINED
-        if outcome.get("interrupted"):
-            return item_pb2.ITEM_STATUS_INTERRUPTED
+        if outcome.get("interrupted") or (self.is_interrupted and block.is_error):
+            return _INTERRUPTED
         return item_pb2.ITEM_STATUS_FAILED if block.is_error else item_pb2.ITEM_STATUS_COMPLETED
 
     def _from_error(self, message: AssistantMessage) -> event_pb2.Event:

@@ -27,7 +27,9 @@ class ClaudeProvider:
 
     def __init__(self, settings: ClaudeSettings) -> None:
         self._settings = settings
-        self._cli = VendorCli(program=settings.claude_cli, variable="ALIVE_CLAUDE_CLI", tested=__cli_version__)
+        self._cli = VendorCli(
+            program=settings.claude_cli, variable="ALIVE_CLAUDE_CLI", says="Claude Code", tested=__cli_version__
+        )
 
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Look for the CLI and the key, and describe the provider."""

@@ -7,6 +7,7 @@ and nothing the server asks can hold up the reader.
 
 import asyncio
 import contextlib
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -91,10 +92,13 @@ class AppServer:
 
     async def close(self) -> None:
         """End the process and all that it started."""
+        process = self._client._proc
         with contextlib.suppress(Exception):  # The SDK raises BrokenPipeError for a process that died.
             await self.call(self._client.close, seconds=_CLOSE_SECONDS)
         await self._launch.end()
         self._room.release(_QUEUED)  # The reader may wait for room that nobody will make any more.
+        if process is not None:
+            await self.call(self._client.release, process, seconds=_CLOSE_SECONDS)
         self._calls.shutdown(wait=False)
 
     def _hear(self, notification: Notification | None) -> None:
@@ -118,6 +122,17 @@ class _Client(CodexClient):
             )
         )
         self._hear = hear
+
+    def release(self, process: "subprocess.Popen[str]") -> None:
+        """Close what the SDK leaves open of a process that has ended."""
+        for thread in (self._reader_thread, self._stderr_thread):
+            if thread is not None:
+                thread.join()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
     def _reader_loop(self) -> None:
         try:

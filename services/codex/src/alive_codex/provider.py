@@ -27,7 +27,7 @@ class CodexProvider:
         self._settings = settings
         self._appended: dict[str, str] = {}
         tested = version("openai-codex-cli-bin")
-        self._cli = VendorCli(program=settings.codex_cli, variable="ALIVE_CODEX_CLI", tested=tested)
+        self._cli = VendorCli(program=settings.codex_cli, variable="ALIVE_CODEX_CLI", says="codex", tested=tested)
 
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Look for the CLI and the key, and describe the provider."""

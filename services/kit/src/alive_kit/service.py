@@ -42,6 +42,11 @@ class ProviderService:
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))
         self._probing: asyncio.Task[None] | None = None
 
+    @property
+    def info(self) -> provider_pb2.ProviderInfo:
+        """The provider as last probed."""
+        return self._readiness.info
+
     async def start(self) -> None:
         """Serve; the provider is probed meanwhile, so that starting never waits for a CLI."""
         await self._show_readiness(provider_pb2.Readiness())

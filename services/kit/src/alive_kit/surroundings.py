@@ -21,6 +21,8 @@ class VendorCli:
     program: Path
     variable: str
     """The setting that names another program."""
+    says: str
+    """A word of its answer to ``--version`` that other programs do not say."""
     tested: str
     """The version this provider was tested with."""
     _known: tuple[tuple[int, ...], str] = field(default=((), ""), init=False)
@@ -64,9 +66,12 @@ class VendorCli:
             raise NotReady(f"the CLI {self.program} does not answer --version: set {self.variable}") from None
         finally:
             await launch.end()
-        version = next((word for word in output.decode(errors="replace").split() if word[:1].isdigit()), "")
-        if process.returncode or not version:
-            raise NotReady(f"the CLI {self.program} does not tell its version: set {self.variable}")
+        said = output.decode(errors="replace")
+        version = next((word for word in said.split() if word[:1].isdigit()), "")
+        if process.returncode or not version or self.says not in said:
+            raise NotReady(
+                f"{self.program} is not the vendor's CLI, by what it says of its version: set {self.variable}"
+            )
         return version
 
 

@@ -1,0 +1,60 @@
+"""What every provider owes its callers, in words. Each is tied to tests, and each test of the suite to one of them."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+Test = TypeVar("Test", bound=Callable[..., object])
+
+REQUIREMENTS = {
+    "turn:stream": "A turn streams started, items with deltas, usage and one terminal, numbered without gaps.",
+    "turn:usage": "Usage counts this turn's tokens, cached and reasoning tokens included, and no earlier turn's.",
+    "turn:raw": "With include_raw every event of the vendor's carries the vendor's JSON; without it none does.",
+    "turn:validate-only": "validate_only checks a request, starts nothing and sends no event.",
+    "item:reasoning": "Reasoning is an item of its own.",
+    "item:command": "A command has its line, its output and its exit code; one that fails is a failed item.",
+    "item:file-change": "A changed file has a path inside the workspace, a kind and a unified diff.",
+    "item:plan": "A plan has steps with states.",
+    "item:web-search": "A search of the web has its query.",
+    "item:tool-call": "A call of an MCP tool has server, tool, arguments and result.",
+    "item:retracted": "What an abandoned attempt streamed is retracted, and said again by the next attempt.",
+    "mcp:environment": "An MCP server sees what is declared for it and nothing of the service.",
+    "mcp:optional": "An optional MCP server that does not start is a state and a notice; the turn goes on.",
+    "mcp:required": "A required MCP server that does not start fails the turn before the model is asked.",
+    "mcp:denied": "A denied tool of an MCP server cannot be called.",
+    "session:resume": "A resumed session has its memory: the model is sent the earlier turns.",
+    "session:isolated": "A session is not found in another workspace.",
+    "session:busy": "A session takes one turn at a time.",
+    "interrupt:streaming": "An interrupt while the model speaks ends the turn, and the session takes the next one.",
+    "interrupt:command": "An interrupt while a command runs ends the turn and the command.",
+    "end:no-process": "When a turn has ended no process of it is left, daemons included.",
+    "end:crash": "A CLI that is killed fails its turn as crashed, and the session takes the next turn.",
+    "permission:plan": "PLAN reads and changes nothing.",
+    "permission:refused": "An approval policy that is not offered is refused by name.",
+    "workspace:untrusted": "Nothing in a workspace configures the agent.",
+    "workspace:instructions": "Instruction files reach the agent where the workspace's settings say so, and only there.",
+    "environment:allow-list": "A command sees no variable of the service.",
+    "secret:argv": "The key is in no process's arguments.",
+    "failure:reason": "An error of the vendor's API fails the turn with the right reason, within a bound.",
+    "failure:retry": "An error that passes is retried, with a notice, and the turn completes.",
+    "option:model": "Model and effort reach the model; an effort the model does not offer is refused.",
+    "option:system-prompt": "A system prompt is appended or replaces the vendor's.",
+    "option:output-schema": "The final answer satisfies the output schema, or the turn fails and its text is kept.",
+    "option:image": "Images reach the model, by value or by path.",
+    "option:max-turns": "max_turns bounds the requests to the model.",
+    "option:max-tokens": "max_tokens bounds the tokens of a turn.",
+    "readiness:cli": "Without a CLI that runs the provider is not ready, says why, and starts nothing.",
+    "readiness:key": "Without a key the provider is not ready, says why, and starts nothing.",
+    "capability:complete": "Every option that is refused is listed as a capability that is not there.",
+}
+
+
+def requirement(requirement_id: str) -> Callable[[Test], Test]:
+    """Tie a test to the requirement it proves."""
+    if requirement_id not in REQUIREMENTS:
+        raise KeyError(f"there is no requirement {requirement_id!r}")
+
+    def tie(test: Test) -> Test:
+        test.__dict__.setdefault("requirements", []).append(requirement_id)
+        return test
+
+    return tie

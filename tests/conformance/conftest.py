@@ -1,0 +1,123 @@
+"""Runs every installed provider on the scripted model, each as it declares itself."""
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alive.agent.v1 import event_pb2, item_pb2
+from alive_kit import launch
+from alive_kit.testing.harness import Caller, serving
+from alive_kit.testing.scripted_model import Reply, ScriptedModel
+from alive_stack.declarations import Declaration, declared
+
+CHECKOUT = Path(__file__).parents[2]
+KEY = "canary-key-6f1b2c"
+
+_DECLARATIONS = {declaration.name: declaration for declaration in declared(CHECKOUT)}
+PROVIDERS = sorted(entry.name for entry in entry_points(group="alive.providers"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A provider's service under test, and the model that it asks."""
+
+    name: str
+    caller: Caller
+    model: ScriptedModel
+    directory: Path
+
+    def workspace(self, name: str) -> Path:
+        """Return an empty workspace of the test's own."""
+        path = self.caller.workspaces / name
+        path.mkdir()
+        return path
+
+    def script(self, name: str, *replies: Reply) -> str:
+        """Set a script and return the prompt that plays it."""
+        return self.model.script(f"{self.name}-{name}", replies) + " go"
+
+    def bodies(self, name: str) -> list[dict[str, Any]]:
+        """Return what the model was sent for a script."""
+        return [entry.body for entry in self.model.journal.entries(f"{self.name}-{name}")]
+
+    def sent(self, name: str) -> str:
+        """Return everything the model was sent for a script, as one text."""
+        return json.dumps(self.bodies(name), ensure_ascii=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _orphans() -> None:
+    launch.adopt_orphans()
+
+
+@pytest.fixture(scope="session")
+async def model() -> AsyncIterator[ScriptedModel]:
+    """Return the scripted model."""
+    async with ScriptedModel(key=KEY) as model:
+        yield model
+
+
+@contextlib.contextmanager
+def configured(name: str, url: str, key_file: Path, **more: str) -> Iterator[Callable[[], Any]]:
+    """Set the variables a provider declares, and return what creates it."""
+    declaration: Declaration = _DECLARATIONS[name]
+    variables = {variable: url + suffix for variable, suffix in declaration.scripted_model.items()}
+    variables |= dict.fromkeys(declaration.secrets, str(key_file))
+    variables |= {variable: "1" for variable in declaration.settings if variable.endswith("_MAX_RETRIES")}
+    create = next(entry for entry in entry_points(group="alive.providers") if entry.name == name).load()
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in {**variables, **more}.items():
+            patch.setenv(variable, value)
+        yield create
+
+
+@pytest.fixture(scope="session", params=PROVIDERS)
+async def subject(request: pytest.FixtureRequest, model: ScriptedModel) -> AsyncIterator[Subject]:
+    """Return each provider's service in turn."""
+    with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as temporary:
+        directory = Path(temporary)
+        (directory / "key").write_text(KEY)
+        with configured(request.param, model.url, directory / "key") as create:
+            provider = create()
+        link_python(directory / "bin")
+        async with serving(provider, directory, mcp_path=f"{directory}/bin:/usr/bin:/bin") as caller:
+            yield Subject(name=request.param, caller=caller, model=model, directory=directory)
+
+
+def link_python(directory: Path) -> None:
+    """Put this Python, which has the MCP library, on a PATH under a name of its own."""
+    directory.mkdir()
+    program = directory / "notes-python"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+
+
+def kinds(events: list[event_pb2.Event]) -> list[str]:
+    """Return the kinds of events."""
+    return [str(event.WhichOneof("kind")) for event in events]
+
+
+def items(events: list[event_pb2.Event], kind: str) -> list[item_pb2.Item]:
+    """Return the completed items of a kind, those of the user left out."""
+    completed = [event.item_completed.item for event in events if event.HasField("item_completed")]
+    return [
+        item for item in completed if item.WhichOneof("content") == kind and item.message.role != item_pb2.ROLE_USER
+    ]
+
+
+def said(events: list[event_pb2.Event]) -> str:
+    """Return the last thing the agent said."""
+    return items(events, "message")[-1].message.text
+
+
+def notices(events: list[event_pb2.Event]) -> list[str]:
+    """Return the codes of the notices."""
+    return [event.notice.code for event in events if event.HasField("notice")]

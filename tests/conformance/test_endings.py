@@ -1,0 +1,114 @@
+"""How turns end: interrupted, crashed, and with nothing left behind."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2
+from alive_kit.testing.harness import collect
+from alive_kit.testing.requirements import requirement
+from alive_kit.testing.scripted_model import Fault, Reply, RunCommand
+
+from .conftest import Subject, items, said
+
+BOUND = 10
+
+
+def processes(word: str) -> list[int]:
+    """Return the processes that have a word among their arguments."""
+    return list(_processes(word.encode()))
+
+
+def _processes(word: bytes) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if word in (entry / "cmdline").read_bytes():
+                    yield int(entry.name)
+            except OSError:
+                continue
+
+
+@requirement("interrupt:streaming")
+async def test_an_interrupt_ends_a_streaming_turn_and_the_session_goes_on(subject: Subject) -> None:
+    """The model stalls in its middle."""
+    prompt = subject.script("stream", Reply(text="This never ends.", chunk=4, fault=Fault(stall_after=2)))
+    call = subject.caller.start(prompt, turn_id=f"{subject.name}-stream")
+    events: list[event_pb2.Event] = []
+    while not any(event.HasField("item_delta") for event in events):
+        events.extend((await call.read()).events)
+    async with asyncio.timeout(BOUND):
+        result = await subject.caller.interrupt(f"{subject.name}-stream", "enough")
+        events += await collect(call)
+    again = await subject.caller.run(subject.script("after", Reply(text="Next.")), session_id=events[0].session_id)
+
+    assert result == agent_service_pb2.INTERRUPT_RESULT_INTERRUPTED
+    assert events[-1].turn_interrupted.interrupted_by == event_pb2.INTERRUPTED_BY_CALLER
+    assert events[-1].turn_interrupted.reason == "enough"
+    assert items(events, "message")[-1].status == item_pb2.ITEM_STATUS_INTERRUPTED
+    assert said(again) == "Next."
+
+
+@requirement("interrupt:command")
+async def test_an_interrupt_ends_a_running_command(subject: Subject) -> None:
+    """The command ignores SIGTERM and SIGINT."""
+    word = f"canary-{subject.name}-command"
+    command = f"trap '' TERM INT; python3 -c 'import time; time.sleep(300)' {word}"
+    prompt = subject.script("long", Reply(actions=[RunCommand(command=command)]), Reply(text="Never."))
+    call = subject.caller.start(prompt, turn_id=f"{subject.name}-long")
+    async with asyncio.timeout(BOUND):
+        while not processes(word):
+            await asyncio.sleep(0.01)  # Nothing tells when a command of somebody else's has begun.
+    async with asyncio.timeout(BOUND):
+        await subject.caller.interrupt(f"{subject.name}-long")
+        events = await collect(call)
+
+    assert events[-1].HasField("turn_interrupted")
+    assert processes(word) == []
+
+
+@requirement("end:no-process")
+async def test_a_daemon_does_not_outlive_its_turn(subject: Subject) -> None:
+    """A command starts a process in a session of its own."""
+    word = f"canary-{subject.name}-daemon"
+    command = f"setsid python3 -c 'import time; time.sleep(300)' {word} >/dev/null 2>&1 </dev/null & echo started"
+    prompt = subject.script("daemon", Reply(actions=[RunCommand(command=command)]), Reply(text="Left one."))
+    events = await subject.caller.run(prompt)
+
+    assert events[-1].HasField("turn_completed")
+    assert processes(word) == []
+
+
+@requirement("end:crash")
+async def test_a_killed_cli_fails_its_turn_and_the_session_goes_on(subject: Subject) -> None:
+    """The CLI is killed while the model stalls."""
+    prompt = subject.script("crash", Reply(text="This is cut.", chunk=4, fault=Fault(stall_after=2)))
+    before = set(processes(str(subject.directory))) | set(clis())
+    call = subject.caller.start(prompt)
+    events: list[event_pb2.Event] = []
+    while not any(event.HasField("item_delta") for event in events):
+        events.extend((await call.read()).events)
+    for process in set(clis()) - before:
+        os.kill(process, signal.SIGKILL)
+    async with asyncio.timeout(BOUND):
+        events += await collect(call)
+    again = await subject.caller.run(subject.script("alive", Reply(text="Next.")), session_id=events[0].session_id)
+
+    assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_CRASHED
+    assert items(events, "message")[-1].status == item_pb2.ITEM_STATUS_FAILED
+    assert said(again) == "Next."
+
+
+def clis() -> list[int]:
+    """Return the processes that carry the marker of an agent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if b"ALIVE_AGENT=" in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
