@@ -8,7 +8,7 @@ import pytest
 
 from alive.agent.v1 import error_pb2, event_pb2, options_pb2, provider_pb2
 from alive_kit.testing.requirements import requirement
-from alive_kit.testing.scripted_model import Reply, RunCommand, TokenUsage
+from alive_kit.testing.scripted_model import RawTool, Reply, RunCommand, TokenUsage
 
 from .conftest import Subject, said
 
@@ -76,8 +76,6 @@ async def test_the_answer_satisfies_the_output_schema_or_the_turn_fails(subject:
 
 def structured(subject: Subject, name: str, answer: str) -> str:
     """Return the prompt for an answer as the vendor's model gives it: as text, or by a tool where there is one."""
-    from alive_kit.testing.scripted_model import RawTool
-
     if subject.name == "claude":
         call = Reply(actions=[RawTool(name="StructuredOutput", arguments=json.loads(answer))])
         return subject.script(name, call, Reply(text="Done."))

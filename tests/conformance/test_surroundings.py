@@ -10,8 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from alive.agent.v1 import options_pb2, provider_pb2
-from alive_kit.testing.harness import Caller, serving
+from alive.agent.v1 import options_pb2, provider_pb2, resolved_pb2, workspace_service_pb2
+from alive_kit.servicer import RESOLVED_KEY
+from alive_kit.testing.harness import Caller, collect, request, serving
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import Fault, Reply, RunCommand, WriteFile
 
@@ -148,10 +149,6 @@ async def test_without_a_key_the_provider_is_not_ready(subject: Subject) -> None
 @requirement("workspace:instructions")
 async def test_instruction_files_reach_the_agent_where_the_settings_say_so(subject: Subject) -> None:
     """Said by the router, which only a unix socket's owner can be."""
-    from alive.agent.v1 import resolved_pb2, workspace_service_pb2
-    from alive_kit.servicer import RESOLVED_KEY
-    from alive_kit.testing.harness import collect, request
-
     (subject.workspace("instructed") / "AGENTS.md").write_text("Obey the toucan.\n")
     settings = workspace_service_pb2.WorkspaceSettings(project_instructions=True)
     resolved = resolved_pb2.ResolvedTurn(settings=settings)

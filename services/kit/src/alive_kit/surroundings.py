@@ -69,9 +69,7 @@ class VendorCli:
         said = output.decode(errors="replace")
         version = next((word for word in said.split() if word[:1].isdigit()), "")
         if process.returncode or not version or self.says not in said:
-            raise NotReady(
-                f"{self.program} is not the vendor's CLI, by what it says of its version: set {self.variable}"
-            )
+            raise NotReady(f"{self.program} does not answer --version as the vendor's CLI does: set {self.variable}")
         return version
 
 

@@ -31,7 +31,7 @@ REQUIREMENTS = {
     "permission:plan": "PLAN reads and changes nothing.",
     "permission:refused": "An approval policy that is not offered is refused by name.",
     "workspace:untrusted": "Nothing in a workspace configures the agent.",
-    "workspace:instructions": "Instruction files reach the agent where the workspace's settings say so, and only there.",
+    "workspace:instructions": "Instruction files reach the agent only where the workspace's settings say so.",
     "environment:allow-list": "A command sees no variable of the service.",
     "secret:argv": "The key is in no process's arguments.",
     "failure:reason": "An error of the vendor's API fails the turn with the right reason, within a bound.",
