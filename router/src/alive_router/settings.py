@@ -19,7 +19,7 @@ class RouterSettings(BaseSettings):
     """Address to serve on: ``host:port`` or ``unix:/path/router.sock``."""
 
     providers: Annotated[Mapping[str, str], NoDecode]
-    """The providers as ``id=endpoint``, separated by commas, for example ``codex=unix:/run/codex/agent.sock``."""
+    """The providers as ``id=endpoint``, separated by commas, for example ``red=unix:/run/red/agent.sock``."""
 
     disabled_providers: Annotated[frozenset[str], NoDecode] = frozenset()
     """Ids of providers that are switched off, separated by commas."""

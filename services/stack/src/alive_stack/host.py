@@ -78,9 +78,10 @@ class Host:
         return path
 
     def _make(self, path: Path, *, mode: int, uid: int = 0, gid: int = 0) -> None:
+        existed = path.is_dir()
         path.mkdir(parents=True, exist_ok=True)
         if self.is_root:
             os.chown(path, uid, gid)
             path.chmod(mode)
-        else:
+        elif not existed:
             path.chmod((mode & 0o777) | 0o700)

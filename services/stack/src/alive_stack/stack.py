@@ -55,8 +55,11 @@ class Stack:
         Raises:
             NotStarted: a service did not become ready in time.
         """
-        self.host.prepare(self.providers)
-        self.scripted = [provider.name for provider in self.providers if not self._has_vendor(provider)]
+        try:
+            self.host.prepare(self.providers)
+        except OSError as error:
+            raise NotStarted(f"{error.filename}: {error.strerror}; set ALIVE_STATE_DIR or ALIVE_WORKSPACES") from error
+        self.scripted = [provider.name for provider in self.providers if self._is_scripted(provider)]
         try:
             if self.scripted:
                 await self._start_model()
@@ -78,8 +81,9 @@ class Stack:
             )
         return list(answer.providers)
 
-    def _has_vendor(self, provider: Declaration) -> bool:
-        return any(self.environment.get(name) for name in (*provider.scripted_model, *provider.secrets))
+    def _is_scripted(self, provider: Declaration) -> bool:
+        names = (*provider.scripted_model, *provider.secrets)
+        return bool(provider.scripted_model) and not any(self.environment.get(name) for name in names)
 
     async def _start_model(self) -> None:
         port = _free_port()

@@ -1,0 +1,93 @@
+"""Each service runs under its own UID, with its own variables, files and secrets."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from .conftest import Running, needs_root, up
+
+SERVICES = {
+    "alive_router": 43001,
+    "alive_claude": 43002,
+    "alive_codex": 43003,
+    "alive_kit.testing.scripted_model": 43009,
+}
+KEYS = ("claude/alive_anthropic_api_key_file", "codex/alive_openai_api_key_file", "scripted-model/key")
+
+
+def as_uid(uid: int, *command: str) -> int:
+    """Run a command under another UID and return its exit code."""
+    setpriv = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--groups", "43100", *command]
+    return subprocess.run(setpriv, capture_output=True, check=False, timeout=10).returncode
+
+
+@needs_root
+def test_every_service_has_a_uid_of_its_own_and_no_capability(system: Running) -> None:
+    """No privilege can be gained either."""
+    for module, uid in SERVICES.items():
+        status = Path(f"/proc/{system.pid(module)}/status").read_text()
+        assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}" in status
+        assert f"Gid:\t{uid}" in status
+        assert "CapBnd:\t0000000000000000" in status
+        assert "CapEff:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+
+
+@needs_root
+def test_no_service_sees_the_others_variables(system: Running) -> None:
+    """Nor anything of the operator's."""
+    seen = {module: Path(f"/proc/{system.pid(module)}/environ").read_bytes() for module in SERVICES}
+
+    assert b"OPENAI" not in seen["alive_claude"]
+    assert b"ANTHROPIC" not in seen["alive_codex"]
+    assert b"API_KEY" not in seen["alive_router"]
+    assert not any(b"HOME=" in variables for variables in seen.values())
+
+
+@needs_root
+def test_each_secret_is_readable_for_its_service_alone(system: Running) -> None:
+    """By its owner, and by nobody else."""
+    for key in KEYS:
+        path = system.state / "secrets" / key
+        readers = [uid for uid in SERVICES.values() if as_uid(uid, "cat", str(path)) == 0]
+        assert readers == [path.stat().st_uid]
+        assert path.stat().st_mode & 0o777 == 0o400
+
+
+@needs_root
+def test_private_directories_and_sockets_are_private(system: Running) -> None:
+    """A provider cannot even see another one's socket."""
+    for name, uid in (("router", 43001), ("claude", 43002), ("codex", 43003)):
+        readers = [reader for reader in SERVICES.values() if as_uid(reader, "ls", str(system.state / name)) == 0]
+        assert readers == [uid]
+    socket = str(system.state / "run/codex/agent.sock")
+    assert as_uid(43002, "test", "-S", socket) != 0
+    assert as_uid(43003, "test", "-S", socket) == 0
+
+
+def test_what_one_agent_writes_the_other_can_change(system: Running) -> None:
+    """Through the workspaces' group. The scripted model has both write the same file."""
+    for provider in ("claude", "codex", "claude"):
+        request = json.dumps({"workspace_id": "demo", "provider_id": provider, "input": [{"text": "go"}]})
+        answer = system.grpcurl(f"-d '{request}' 127.0.0.1:50051 alive.agent.v1.AgentService/StartTurn")
+        assert "turn_completed" in answer.stdout, answer.stdout + answer.stderr
+    written = system.state / "workspaces/demo/greeting.py"
+
+    if os.geteuid() == 0:
+        assert written.stat().st_gid == 43100
+    assert written.stat().st_mode & 0o060 == 0o060
+
+
+@needs_root
+def test_without_root_it_says_so_and_goes_on() -> None:
+    """Everything shares one UID then."""
+    prefix = ("setpriv", "--reuid", "45999", "--regid", "45999", "--clear-groups", "--")
+    with up(prefix=prefix) as running:
+        request = '{"workspace_id": "demo", "input": [{"text": "go"}]}'
+        answer = running.grpcurl(f"-d '{request}' 127.0.0.1:50051 alive.agent.v1.AgentService/StartTurn")
+        uids = {Path(f"/proc/{running.pid(module)}").stat().st_uid for module in SERVICES}
+
+    assert "Not root" in running.output
+    assert "turn_completed" in answer.stdout
+    assert uids == {45999}

@@ -1,0 +1,57 @@
+"""A third provider: says back what it is asked."""
+
+from collections.abc import Iterable
+
+from alive.agent.v1 import agent_service_pb2, event_pb2, item_pb2, options_pb2, provider_pb2
+from alive_kit.events import item_completed, item_started, text_delta
+from alive_kit.provider import Turn, TurnSpec, Unsupported
+
+
+class EchoAgent:
+    """An agent that knows one answer."""
+
+    async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
+        """Say back the input."""
+        request = turn.spec.request
+        turn.remember(request.session_id)
+        turn.emit(event_pb2.Event(turn_started=event_pb2.TurnStarted(model="echo-1")))
+        item = item_pb2.Item(item_id=f"{request.turn_id}-1", message=item_pb2.MessageItem(role=item_pb2.ROLE_AGENT))
+        text = request.input[0].text
+        turn.emit(item_started(item))
+        turn.emit(text_delta(item.item_id, text))
+        item.message.text = text
+        turn.emit(item_completed(item))
+        return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_END_TURN)
+
+    async def interrupt(self) -> None:
+        """Nothing lasts long enough."""
+
+    async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
+        """Not offered."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class EchoProvider:
+    """The provider."""
+
+    provider_id = "echo"
+
+    async def probe(self) -> provider_pb2.ProviderInfo:
+        """Be ready."""
+        readiness = provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY)
+        return provider_pb2.ProviderInfo(provider_id="echo", display_name="Echo", readiness=readiness)
+
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
+        """Refuse nothing."""
+        return ()
+
+    async def start(self, spec: TurnSpec) -> EchoAgent:
+        """Return an agent."""
+        return EchoAgent()
+
+
+def create_provider() -> EchoProvider:
+    """Return the provider."""
+    return EchoProvider()
