@@ -64,15 +64,7 @@ def up(
         address = free_address()
         own = {"ALIVE_STATE_DIR": name, "ALIVE_LISTEN": address, "ALIVE_DRAIN_SECONDS": "0"}
         environment = {"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": name, **own, **variables}
-        command = [
-            *prefix,
-            str(venvs / "stack/bin/alive-stack"),
-            "--checkout",
-            str(checkout),
-            "up",
-            "--venvs",
-            str(venvs),
-        ]
+        program = [*prefix, str(venvs / "stack/bin/alive-stack"), "--checkout", str(checkout)]
         process = subprocess.Popen(
             [*program, "up", "--venvs", str(venvs)],
             env=environment,
