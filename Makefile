@@ -10,7 +10,7 @@ VENVS ?= $(if $(filter 0,$(shell id -u)),/opt/alive/$(CHECKOUT),$(CURDIR)/build/
 PYTHON ?= /usr/bin/python3
 UV_VERSION := 0.13.9
 
-MEMBERS := protos router services/kit services/claude services/codex services/stack
+MEMBERS := protos router $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 DEPLOYABLES := router $(patsubst %/pyproject.toml,%,$(filter-out services/kit/%,$(wildcard services/*/pyproject.toml)))
 UV := $(VENVS)/uv/bin/uv
 DEV := $(VENVS)/dev/bin
@@ -54,8 +54,9 @@ generate: install ## Generate the stubs from the contract
 	@find protos/gen -name '*_pb2_grpc.py*' -not -name '*_service_pb2_grpc.py*' -delete
 
 lock: $(UV) ## Pin what every deployable needs
-	@for deployable in $(DEPLOYABLES); do $(COMPILE) $$deployable/pyproject.toml -o $$deployable/requirements.txt; done
 	@$(COMPILE) --group pyproject.toml:dev -o requirements-dev.txt
+	@for deployable in $(DEPLOYABLES); do \
+		$(COMPILE) -c requirements-dev.txt $$deployable/pyproject.toml -o $$deployable/requirements.txt; done
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock" $(OURS)
@@ -73,10 +74,12 @@ $(UV):
 	@$(PYTHON) -m venv $(VENVS)/uv
 	@$(VENVS)/uv/bin/pip install --quiet uv==$(UV_VERSION)
 
-$(VENVS)/dev/.installed: requirements-dev.txt $(addsuffix /pyproject.toml,$(MEMBERS)) services/kit/bin/alive-launch | $(UV)
+PINNED := requirements-dev.txt $(addsuffix /requirements.txt,$(DEPLOYABLES))
+
+$(VENVS)/dev/.installed: $(PINNED) $(addsuffix /pyproject.toml,$(MEMBERS)) services/kit/bin/alive-launch | $(UV)
 	@echo "installing the development environment"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/dev
-	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --require-hashes -r requirements-dev.txt
+	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --require-hashes $(addprefix -r ,$(PINNED))
 	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --no-deps $(foreach member,$(MEMBERS),-e $(member))
 	@touch $@
 

@@ -6,6 +6,7 @@ replace the workspace's, and MCP servers are joined by name.
 
 import uuid
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from alive.agent.v1 import agent_service_pb2, resolved_pb2, workspace_service_pb2
@@ -45,7 +46,7 @@ def _add_servers(
     request.mcp_servers.extend(server for server in settings.mcp_servers if server.name not in named)
 
 
-def _is_choice(descriptor: object) -> bool:
+def _is_choice(descriptor: Descriptor) -> bool:
     """Whether a message is taken whole: one with a oneof, or a well-known type such as a duration."""
     real = [oneof for oneof in descriptor.oneofs if not oneof.name.startswith("_")]
     return bool(real) or descriptor.full_name.startswith("google.protobuf.")
