@@ -12,6 +12,8 @@ UV_VERSION := 0.13.9
 
 MEMBERS := protos router $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 DEPLOYABLES := router $(patsubst %/pyproject.toml,%,$(filter-out services/kit/%,$(wildcard services/*/pyproject.toml)))
+PACKAGES := $(addsuffix /src,$(filter-out protos,$(MEMBERS)))
+SPACE := $(subst ,, )
 UV := $(VENVS)/uv/bin/uv
 DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
@@ -41,7 +43,7 @@ test: check services ## Run every check and every test
 check: install ## The fast loop: lint, types, architecture, contract
 	@$(DEV)/ruff format --check --quiet . || { echo "run: $(DEV)/ruff format ."; exit 1; }
 	@$(DEV)/ruff check --quiet .
-	@$(DEV)/mypy --no-error-summary $(foreach member,$(filter-out protos,$(MEMBERS)),$(member)/src)
+	@MYPYPATH=protos/gen:$(subst $(SPACE),:,$(PACKAGES)) $(DEV)/mypy --no-error-summary $(PACKAGES)
 	@$(DEV)/buf lint
 	@$(DEV)/buf format --diff --exit-code
 	@$(DEV)/buf breaking --against protos/released.binpb
