@@ -79,6 +79,13 @@ def configured(name: str, url: str, key_file: Path, **more: str) -> Iterator[Cal
         yield create
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Return an empty directory of the test's own."""
+    with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
 @pytest.fixture(scope="session", params=PROVIDERS)
 async def subject(request: pytest.FixtureRequest, model: ScriptedModel) -> AsyncIterator[Subject]:
     """Return each provider's service in turn."""

@@ -134,6 +134,19 @@ async def test_without_a_cli_that_runs_the_provider_is_not_ready(subject: Subjec
     assert readiness.reason in (error.details() or "")
 
 
+@requirement("readiness:cli")
+async def test_a_cli_that_is_too_old_is_not_ready(subject: Subject, directory: Path) -> None:
+    """It says which version it is, and which was tested."""
+    program = directory / "old-cli"
+    program.write_text('#!/bin/sh\necho "0.0.1 (Claude Code) codex-cli"\n')
+    program.chmod(0o755)
+    async with broken(subject, **{cli_variable(subject): str(program)}) as caller:
+        reason = caller.service.info.readiness.reason
+
+    assert "0.0.1" in reason
+    assert "older than" in reason
+
+
 @requirement("readiness:key")
 async def test_without_a_key_the_provider_is_not_ready(subject: Subject) -> None:
     """The key's file is empty."""

@@ -18,8 +18,8 @@ from grpc_reflection.v1alpha import reflection
 # Reflection shows error details to grpcurl only when the process that answers knows their types.
 _SHOWN_IN_ERRORS = error_details_pb2.DESCRIPTOR
 
-MESSAGE_BYTES = 10 << 20
-"""What a server accepts on the wire: a little more than the contract's 8 MiB, so that the contract's own refusal,
+MESSAGE_BYTES = 16 << 20
+"""What a server accepts on the wire: more than the contract's 8 MiB, so that the contract's own refusal,
 which names the field, is what a caller sees."""
 
 _OPTIONS = (

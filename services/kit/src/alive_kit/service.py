@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from alive.agent.v1 import agent_service_pb2, provider_pb2
+from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
@@ -23,6 +23,7 @@ from alive_kit.workspaces import Workspaces
 logger = logging.getLogger(__name__)
 
 _AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
+_OUTCOME_SERVICE = outcome_service_pb2.DESCRIPTOR.services_by_name["OutcomeService"]
 
 END_SECONDS = 1.0
 """How long streams may still deliver their last events once every turn has ended."""
@@ -40,6 +41,7 @@ class ProviderService:
         self._readiness = Readiness(provider, self._show_readiness)
         servicer = AgentServicer(self._turns, self._readiness)
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))
+        self.server.add(_OUTCOME_SERVICE, handler_of(_OUTCOME_SERVICE, None))  # Refuses by name, for now.
         self._probing: asyncio.Task[None] | None = None
 
     @property

@@ -47,7 +47,11 @@ class Workspaces:
             WorkspaceNotFound: it has no directory, or its directory is a link that leads elsewhere.
         """
         path = self._root / workspace_id
-        if not is_slug(workspace_id) or path.is_symlink() or not path.is_dir():
+        try:
+            exists = is_slug(workspace_id) and not path.is_symlink() and path.is_dir()
+        except OSError:  # Nobody told the service's UID about it.
+            exists = False
+        if not exists:
             raise WorkspaceNotFound(workspace_id)
         return Workspace(workspace_id=workspace_id, path=path.resolve(), home=self._homes / workspace_id)
 

@@ -5,9 +5,11 @@ For tests of the kit and the router, and as the smallest example of the port.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from alive.agent.v1 import agent_service_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
 from alive_kit.provider import Turn, TurnSpec, Unsupported
+from alive_kit.workspaces import Workspace
 
 Step = event_pb2.Event | Exception | Callable[["FakeAgent"], Awaitable[None]]
 """An event to emit, an error to raise, or something to await."""
@@ -88,6 +90,17 @@ class FakeProvider:
         agent = FakeAgent(self.scripts.get(words[0], self.scripts["default"]))
         self.agents.append(agent)
         return agent
+
+
+def spec() -> TurnSpec:
+    """Return the spec of a turn that nobody runs, in a workspace that does not exist."""
+    return TurnSpec(
+        request=agent_service_pb2.StartTurnRequest(turn_id="t"),
+        workspace=Workspace(workspace_id="demo", path=Path("/ws"), home=Path("/home")),
+        native_session="",
+        mcp_servers=(),
+        project_instructions="",
+    )
 
 
 def started(model: str = "fake-1") -> event_pb2.Event:

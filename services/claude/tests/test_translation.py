@@ -1,0 +1,71 @@
+"""What no scripted model makes the real CLI say: messages of versions to come, and broken attempts."""
+
+from typing import Any
+
+from claude_agent_sdk._internal.message_parser import parse_message
+
+from alive.agent.v1 import event_pb2, item_pb2
+from alive_claude.events import Translator
+from alive_claude.messages import Received
+from alive_kit.testing.fakes import spec
+
+
+def translate(*messages: dict[str, Any]) -> list[event_pb2.Event]:
+    """Return the events for messages of the CLI, as it would send them."""
+    translator = Translator(spec())
+    received = [Received(raw=message, message=parse_message(message)) for message in messages]
+    return [event for message in received for event in translator.translate(message)]
+
+
+def stream(event: dict[str, Any]) -> dict[str, Any]:
+    """Return a streamed event of the API."""
+    return {"type": "stream_event", "uuid": "u", "session_id": "s", "event": event, "parent_tool_use_id": None}
+
+
+def unknown(event: event_pb2.Event) -> str:
+    """Return the kind of an unknown event."""
+    assert event.notice.code == "unknown_vendor_event"
+    return event.notice.details["kind"]
+
+
+def test_an_unknown_message_is_a_notice() -> None:
+    """The SDK would skip it."""
+    (event,) = translate({"type": "hologram", "session_id": "s"})
+    assert unknown(event) == "hologram"
+
+
+def test_an_unknown_system_message_is_a_notice() -> None:
+    """Found by its subtype."""
+    (event,) = translate({"type": "system", "subtype": "aurora", "session_id": "s"})
+    assert unknown(event) == "system/aurora"
+
+
+def test_an_unknown_block_of_an_answer_is_a_notice() -> None:
+    """The SDK would leave it out."""
+    content = [{"type": "smell", "data": "roses"}]
+    message = {"role": "assistant", "id": "m", "model": "x", "content": content, "usage": {}}
+    events = translate({"type": "assistant", "message": message, "session_id": "s", "parent_tool_use_id": None})
+    assert unknown(events[0]) == "assistant/smell"
+
+
+def test_an_unknown_streamed_event_is_a_notice() -> None:
+    """Beside those of the API as it is."""
+    (event,) = translate(stream({"type": "message_whisper"}))
+    assert unknown(event) == "stream_event/message_whisper"
+
+
+def test_what_was_streamed_and_not_stated_is_retracted() -> None:
+    """A second attempt begins before the first one's text was stated."""
+    start = {"type": "message_start", "message": {"id": "m1", "model": "x", "usage": {"input_tokens": 1}}}
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hal"}}
+    again = {"type": "message_start", "message": {"id": "m2", "model": "x", "usage": {"input_tokens": 1}}}
+    events = translate(*map(stream, (start, block, delta, again)))
+
+    assert [event.WhichOneof("kind") for event in events] == [
+        "item_started",
+        "item_delta",
+        "item_retracted",
+        "item_completed",
+    ]
+    assert events[-1].item_completed.item.status == item_pb2.ITEM_STATUS_FAILED
