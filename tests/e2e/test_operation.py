@@ -56,6 +56,16 @@ def test_every_line_that_is_printed_runs(system: Running) -> None:
         assert answer.returncode == 0, f"{line}\n{answer.stdout}{answer.stderr}"
 
 
+def test_an_address_in_use_is_said_at_once(system: Running, tmp_path: Path) -> None:
+    """With the cure, before anything is started."""
+    environment = {"PATH": "/usr/bin:/bin", "ALIVE_LISTEN": system.address, "ALIVE_STATE_DIR": str(tmp_path)}
+    command = [str(VENVS / "stack/bin/alive-stack"), "--checkout", str(CHECKOUT), "up", "--venvs", str(VENVS)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=BOUND)
+
+    assert ended.returncode == 1
+    assert "set ALIVE_LISTEN" in ended.stdout
+
+
 @pytest.mark.parametrize("provider", ["claude", "codex"])
 def test_a_killed_service_comes_back(provider: str) -> None:
     """Its process is gone, its clients too; the next turn runs."""

@@ -7,7 +7,7 @@ import grpc
 from google.protobuf.message import Message
 
 from alive.agent.v1 import agent_service_pb2, resolved_pb2
-from alive_kit.errors import ProviderNotReady, SessionNotFound, ShuttingDown, StreamLost
+from alive_kit.errors import ProviderNotReady, SessionNotFound, ShuttingDown, StreamLost, TurnNotFound
 from alive_kit.rpc import Context
 from alive_kit.servicer import RESOLVED_KEY
 from alive_kit.validation import check_ids, check_start_turn
@@ -55,6 +55,8 @@ class AgentServicer:
         check_ids(request)
         self._workspaces.find(request.workspace_id)
         candidates = await self._having(request.workspace_id, request.turn_id)
+        if not candidates:
+            raise TurnNotFound(request.turn_id)
         metadata = forwarded(context.invocation_metadata())
         for link in candidates:
             is_last = link is candidates[-1]

@@ -11,6 +11,7 @@ from alive_stack.declarations import declared
 from alive_stack.host import Host
 from alive_stack.show import Show
 from alive_stack.stack import NotStarted, Stack, free_address
+from alive_stack.up import ONE_UID
 
 TASK = "Write greeting.py, a program that greets whoever is named on its command line, and try it."
 FILE = "greeting.py"
@@ -29,6 +30,8 @@ async def demo(checkout: Path, venvs: Path) -> int:
             listen=free_address(),
             environment={"ALIVE_DRAIN_SECONDS": "1"},
         )
+        if not stack.host.is_root:
+            console.print(f"[dim]{ONE_UID}[/]", soft_wrap=True)
         console.print("[dim]starting the router, the providers and the scripted model …[/]")
         try:
             async with stack.running():

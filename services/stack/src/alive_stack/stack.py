@@ -55,6 +55,7 @@ class Stack:
         Raises:
             NotStarted: a service did not become ready in time.
         """
+        _check_free(self.listen)
         try:
             self.host.prepare(self.providers)
         except OSError as error:
@@ -178,6 +179,18 @@ def _read_secret(name: str, path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise NotStarted(f"{name}: {path} cannot be read ({error.strerror})") from error
+
+
+def _check_free(listen: str) -> None:
+    host, _, port = listen.rpartition(":")
+    if listen.startswith("unix:") or not port.isdigit():
+        return
+    try:
+        with socket.create_server((host, int(port))):
+            return
+    except OSError as error:
+        cure = "stop what listens there, or set ALIVE_LISTEN to another address"
+        raise NotStarted(f"{listen} cannot be used ({error.strerror}): {cure}") from error
 
 
 def _free_port() -> int:

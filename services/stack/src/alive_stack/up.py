@@ -12,6 +12,8 @@ from alive_stack.stack import NotStarted, Stack, operator_environment
 WORKSPACE = "demo"
 """The workspace that is there from the start."""
 
+ONE_UID = "Not root: every service runs under your own UID, without walls between them. As root each has its own."
+
 _LISTEN = "127.0.0.1:50051"
 
 
@@ -27,7 +29,7 @@ async def up(checkout: Path, venvs: Path, script: Path | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     if not host.is_root:
-        print("Not root: every service runs under your own UID, without walls between them. As root each has its own.")
+        print(ONE_UID)
     print("starting the router and the providers …", flush=True)
     try:
         async with stack.running():
