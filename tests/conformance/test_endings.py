@@ -81,6 +81,17 @@ async def test_a_daemon_does_not_outlive_its_turn(subject: Subject) -> None:
     assert processes(word) == []
 
 
+@requirement("turn:parallel")
+async def test_many_turns_of_a_new_workspace_run_at_once(subject: Subject) -> None:
+    """None of them had the vendor's home made before."""
+    subject.workspace("crowd")
+    prompt = subject.script("crowd", Reply(actions=[RunCommand(command="true")]), Reply(text="Here."))
+    turns = await asyncio.gather(*(subject.caller.run(prompt, workspace_id="crowd") for _ in range(6)))
+
+    assert [events[-1].WhichOneof("kind") for events in turns] == ["turn_completed"] * 6
+    assert len({events[0].session_id for events in turns}) == 6
+
+
 @requirement("end:crash")
 async def test_a_killed_cli_fails_its_turn_and_the_session_goes_on(subject: Subject) -> None:
     """The CLI is killed while the model stalls."""

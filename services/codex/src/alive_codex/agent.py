@@ -36,14 +36,25 @@ class CodexAgent:
         self._turn_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reached_max_turns = False
 
-    async def open(self, params: dict[str, Any]) -> None:
-        """Start the app-server and open or resume the session's thread in it.
+    async def start(self) -> None:
+        """Start the app-server.
 
         Raises:
-            TurnFailure: it does not start, the thread is gone, or a required MCP server does not start.
+            TurnFailure: it does not start.
         """
         try:
             await self._server.start(str(self._spec.workspace.path))
+        except Exception as error:
+            logger.warning("the CLI does not start: %s: %s", error, self._server.stderr)
+            raise of_thread(error, self._server.stderr) from error
+
+    async def open(self, params: dict[str, Any]) -> None:
+        """Open or resume the session's thread.
+
+        Raises:
+            TurnFailure: the thread is gone, or a required MCP server does not start.
+        """
+        try:
             thread = await self._open_thread(params)
         except Exception as error:
             logger.warning("no thread: %s: %s", error, self._server.stderr)

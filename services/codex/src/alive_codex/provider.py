@@ -1,5 +1,7 @@
 """The Codex CLI as a provider: looks at its surroundings, says what it can do, starts agents."""
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Iterable
 from importlib.metadata import version
 
@@ -26,6 +28,7 @@ class CodexProvider:
     def __init__(self, settings: CodexSettings) -> None:
         self._settings = settings
         self._appended: dict[str, str] = {}
+        self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         tested = version("openai-codex-cli-bin")
         self._cli = VendorCli(program=settings.codex_cli, variable="ALIVE_CODEX_CLI", says="codex", tested=tested)
 
@@ -66,6 +69,9 @@ class CodexProvider:
         launch = Launch(program=self._settings.codex_cli, environment=cli_environment(spec.workspace))
         agent = CodexAgent(spec, launch)
         try:
+            # Two CLIs that make a home's databases at the same time both fail (codex 0.163.0).
+            async with self._starting[spec.workspace.workspace_id]:
+                await agent.start()
             await agent.open(thread_params(spec, self._settings, key, launch.marker))
         except BaseException:
             await agent.close()
