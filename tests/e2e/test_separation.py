@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from .conftest import Running, needs_root, up
+from .conftest import BOUND, CHECKOUT, VENVS, Running, needs_root, up
 
 SERVICES = {
     "alive_router": 43001,
@@ -77,6 +77,31 @@ def test_what_one_agent_writes_the_other_can_change(system: Running) -> None:
     if os.geteuid() == 0:
         assert written.stat().st_gid == 43100
     assert written.stat().st_mode & 0o060 == 0o060
+
+
+def test_a_directory_made_by_hand_is_a_workspace(system: Running) -> None:
+    """With any umask; the agents may write in it, and in what is in it."""
+    workspace = system.state / "workspaces/by-hand.example"
+    subprocess.run(["sh", "-c", f"umask 077; mkdir -p {workspace}/sub; echo old > {workspace}/sub/old.txt"], check=True)
+    request = json.dumps({"workspace_id": "by-hand.example", "provider_id": "codex", "input": [{"text": "go"}]})
+    answer = system.grpcurl(f"-d '{request}' 127.0.0.1:50051 alive.agent.v1.AgentService/StartTurn")
+
+    assert "turn_completed" in answer.stdout
+    assert (workspace / "greeting.py").is_file()
+    assert (workspace / "sub/old.txt").stat().st_mode & 0o060 == 0o060
+
+
+@needs_root
+def test_a_state_directory_that_nobody_else_can_reach_is_refused(tmp_path: Path) -> None:
+    """At once, with the directory that is in the way."""
+    tmp_path.chmod(0o700)
+    environment = {"PATH": "/usr/bin:/bin", "ALIVE_LISTEN": "127.0.0.1:0", "ALIVE_STATE_DIR": str(tmp_path / "state")}
+    command = [str(VENVS / "stack/bin/alive-stack"), "--checkout", str(CHECKOUT), "up", "--venvs", str(VENVS)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=BOUND)
+
+    assert ended.returncode == 1
+    assert "cannot enter it" in ended.stdout
+    assert "ALIVE_STATE_DIR" in ended.stdout
 
 
 @needs_root

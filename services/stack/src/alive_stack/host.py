@@ -4,11 +4,18 @@ As root every service gets a UID of its own and a private directory. As anybody 
 stay as they are.
 """
 
+import contextlib
+import errno
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from alive_stack.declarations import ROUTER_UID, WORKSPACES_GID, Declaration
+
+_USER, _GROUP, _OTHER, _NOBODY = 0x01, 0x04, 0x20, 0xFFFFFFFF
+_GROUP_WRITES = struct.pack("<I" + "HHI" * 3, 2, _USER, 7, _NOBODY, _GROUP, 7, _NOBODY, _OTHER, 0, _NOBODY)
+"""A default access list as Linux keeps it: version, then tag, permissions and id of owner, group and others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +54,18 @@ class Host:
         return self.state / name
 
     def prepare(self, providers: list[Declaration]) -> None:
-        """Make every directory, with the owner and the mode it needs."""
+        """Make every directory, with the owner and the mode it needs.
+
+        Raises:
+            OSError: it cannot be made, or other UIDs could not reach it.
+        """
+        for place in (self.state, self.workspaces):
+            self._check_reachable(place)
         for directory in (self.state, self.state / "run", self.state / "secrets"):
             self._make(directory, mode=0o711)
         self._make(self.logs, mode=0o700)
         self._make(self.workspaces, mode=0o2770, gid=WORKSPACES_GID)
+        self._let_group_inherit(self.workspaces)
         self._make(self.private("router"), mode=0o700, uid=ROUTER_UID, gid=ROUTER_UID)
         for provider in providers:
             self._make(self.private(provider.name), mode=0o700, uid=provider.uid, gid=provider.uid)
@@ -76,6 +90,18 @@ class Host:
         if self.is_root:
             os.chown(path, uid, uid)
         return path
+
+    def _check_reachable(self, place: Path) -> None:
+        """Refuse a place below a directory that only its owner may enter."""
+        for parent in place.parents:
+            is_ours = parent == self.state  # It is made so that others may pass.
+            if self.is_root and not is_ours and parent.is_dir() and not parent.stat().st_mode & 0o001:
+                raise PermissionError(errno.EACCES, "the services' UIDs cannot enter it", str(parent))
+
+    def _let_group_inherit(self, directory: Path) -> None:
+        """Have the group write what is made in a directory, by whomever and with whatever umask."""
+        with contextlib.suppress(OSError):  # A file system without access lists: `make workspace` still works.
+            os.setxattr(directory, "system.posix_acl_default", _GROUP_WRITES)
 
     def _make(self, path: Path, *, mode: int, uid: int = 0, gid: int = 0) -> None:
         existed = path.is_dir()
