@@ -55,7 +55,12 @@ class Running:
 
 @contextlib.contextmanager
 def up(
-    *, checkout: Path = CHECKOUT, venvs: Path = VENVS, prefix: tuple[str, ...] = (), **variables: str
+    *,
+    checkout: Path = CHECKOUT,
+    venvs: Path = VENVS,
+    prefix: tuple[str, ...] = (),
+    arguments: tuple[str, ...] = (),
+    **variables: str,
 ) -> Iterator[Running]:
     """Run the system under a temporary state directory until the block ends."""
     with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as name:
@@ -66,7 +71,7 @@ def up(
         environment = {"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": name, **own, **variables}
         program = [*prefix, str(venvs / "stack/bin/alive-stack"), "--checkout", str(checkout)]
         process = subprocess.Popen(
-            [*program, "up", "--venvs", str(venvs)],
+            [*program, "up", "--venvs", str(venvs), *arguments],
             env=environment,
             cwd="/",
             stdout=subprocess.PIPE,

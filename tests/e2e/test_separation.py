@@ -11,9 +11,10 @@ SERVICES = {
     "alive_router": 43001,
     "alive_claude": 43002,
     "alive_codex": 43003,
+    "alive_gateway": 43005,
     "alive_kit.testing.scripted_model": 43009,
 }
-KEYS = ("claude/alive_anthropic_api_key_file", "codex/alive_openai_api_key_file", "scripted-model/key")
+KEYS = ("gateway/claude", "gateway/codex", "scripted-model/key")
 
 
 def as_uid(uid: int, *command: str) -> int:

@@ -45,7 +45,8 @@ class ClaudeProvider:
         )
         try:
             info.versions.cli = await self._cli.version(version_environment())
-            read_key(self._settings.anthropic_api_key_file, _KEY_VARIABLE)
+            if not self._settings.authz_listen:
+                read_key(self._settings.anthropic_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
             info.readiness.reason = str(finding)
@@ -58,7 +59,7 @@ class ClaudeProvider:
     async def start(self, spec: TurnSpec) -> ClaudeAgent:
         """Start a CLI for a turn, resuming its session if it has one."""
         try:
-            key = read_key(self._settings.anthropic_api_key_file, _KEY_VARIABLE)
+            key = spec.token or read_key(self._settings.anthropic_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             raise failure(error_pb2.FAILURE_REASON_AUTH) from finding
         environment = cli_environment(self._settings, spec.workspace, key)

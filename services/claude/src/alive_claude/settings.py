@@ -18,7 +18,10 @@ class ClaudeSettings(BaseSettings):
     """The vendor's API, or any endpoint that speaks its Messages API."""
 
     anthropic_api_key_file: Path | None = None
-    """File that holds the key. Read anew for each turn."""
+    """File that holds the key. Read anew for each turn; not read at all where there is a key gateway."""
+
+    authz_listen: str = ""
+    """Set where there is a key gateway: agents then get tokens, and the base URL is the gateway's."""
 
     claude_cli: Path = _BUNDLED_CLI
     """Claude Code; the one that comes with the SDK unless another is named."""

@@ -46,7 +46,8 @@ class CodexProvider:
         )
         try:
             info.versions.cli = await self._cli.version(version_environment())
-            read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
+            if not self._settings.authz_listen:
+                read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
             info.readiness.reason = str(finding)
@@ -62,7 +63,7 @@ class CodexProvider:
     async def start(self, spec: TurnSpec) -> CodexAgent:
         """Start an app-server for a turn, with the session's thread resumed if it has one."""
         try:
-            key = read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
+            key = spec.token or read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             raise failure(error_pb2.FAILURE_REASON_AUTH) from finding
         prepare_home(spec.workspace)

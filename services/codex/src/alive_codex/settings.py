@@ -16,7 +16,10 @@ class CodexSettings(BaseSettings):
     """The vendor's API, or any endpoint that speaks its Responses API."""
 
     openai_api_key_file: Path | None = None
-    """File that holds the key. Read anew for each turn."""
+    """File that holds the key. Read anew for each turn; not read at all where there is a key gateway."""
+
+    authz_listen: str = ""
+    """Set where there is a key gateway: agents then get tokens, and the base URL is the gateway's."""
 
     codex_cli: Path = Field(default_factory=codex_cli_bin.bundled_codex_path)
     """The Codex CLI; the one that comes with the SDK unless another is named."""

@@ -29,6 +29,9 @@ class TurnSpec:
     mcp_servers: Sequence[options_pb2.McpServer]
     """The request's MCP servers with every name resolved: they hold secrets."""
 
+    token: str = ""
+    """What the CLI shows to the key gateway instead of the vendor's key; empty where there is no gateway."""
+
     project_instructions: str
     """What the workspace's instruction files say; empty unless its settings let them reach the agent."""
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
+from alive_kit.authz import AuthzServer, TurnTokens
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
 from alive_kit.readiness import Readiness
@@ -37,7 +38,9 @@ class ProviderService:
         self.server = Server(settings.listen)
         workspaces = Workspaces(root=settings.workspaces, homes=settings.homes)
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
-        self._turns = TurnTable(provider, workspaces, settings.bounds(), mcp)
+        tokens = TurnTokens() if settings.authz_listen else None
+        self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
+        self._turns = TurnTable(provider, workspaces, settings.bounds(), mcp, tokens)
         self._readiness = Readiness(provider, self._show_readiness)
         servicer = AgentServicer(self._turns, self._readiness)
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))
@@ -51,6 +54,8 @@ class ProviderService:
 
     async def start(self) -> None:
         """Serve; the provider is probed meanwhile, so that starting never waits for a CLI."""
+        if self._authz:
+            await self._authz.start()
         await self._show_readiness(provider_pb2.Readiness())
         await self.server.start()
         self._probing = asyncio.create_task(self._readiness.keep_probing(), name="probing")
@@ -66,6 +71,8 @@ class ProviderService:
             self._probing.cancel()
         await self._turns.drain(grace=grace)
         await self.server.stop(END_SECONDS)
+        if self._authz:
+            await self._authz.stop()
 
     async def _show_readiness(self, readiness: provider_pb2.Readiness) -> None:
         serving = readiness.state == provider_pb2.READINESS_STATE_READY

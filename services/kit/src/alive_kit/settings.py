@@ -29,6 +29,9 @@ class ServiceSettings(BaseSettings):
     mcp_path: str = "/usr/local/bin:/usr/bin:/bin"
     """PATH on which commands of stdio MCP servers are found."""
 
+    authz_listen: str = ""
+    """Unix socket on which the key gateway asks for tokens, as ``unix:/path``; without it the service has the key."""
+
     deadline_seconds: float = Field(default=3600.0, gt=0)
     """How long a turn may run, unless the request says otherwise."""
 

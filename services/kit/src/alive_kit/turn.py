@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
+from alive_kit.authz import TurnTokens
 from alive_kit.errors import TurnFailure
 from alive_kit.event_log import EventLog
 from alive_kit.failures import turn_error
@@ -48,9 +49,17 @@ class LiveTurn:
     """A turn, from its acceptance to its terminal event and as long as it is kept."""
 
     def __init__(
-        self, *, spec: TurnSpec, session: Session, provider_id: str, bounds: Bounds, fingerprint: bytes
+        self,
+        *,
+        spec: TurnSpec,
+        session: Session,
+        provider_id: str,
+        bounds: Bounds,
+        fingerprint: bytes,
+        tokens: TurnTokens | None,
     ) -> None:
         self.spec = spec
+        self._tokens = tokens
         self.fingerprint = fingerprint
         """Tells the request apart from another one under the same turn id."""
         self.log = EventLog()
@@ -224,6 +233,8 @@ class LiveTurn:
             for piece in fit(event):
                 self._append(piece)
         self._complete(terminal)
+        if self._tokens:
+            self._tokens.revoke(self.spec.token)
         self._session.running_turn = ""
         self._append(_terminal_event(terminal), terminal=True)
         self.ended.set()

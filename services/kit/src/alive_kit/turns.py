@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2
+from alive_kit.authz import TurnTokens
 from alive_kit.errors import OptionUnsupported, ProviderNotFound, ShuttingDown, TurnMismatch, TurnNotFound
 from alive_kit.inputs import check_files, read_instructions
 from alive_kit.mcp_launch import McpLaunch
@@ -34,11 +35,14 @@ TurnKey = tuple[str, str]
 class TurnTable:
     """Every turn the service knows."""
 
-    def __init__(self, provider: Provider, workspaces: Workspaces, bounds: Bounds, mcp: McpLaunch) -> None:
+    def __init__(
+        self, provider: Provider, workspaces: Workspaces, bounds: Bounds, mcp: McpLaunch, tokens: TurnTokens | None
+    ) -> None:
         self._provider = provider
         self._workspaces = workspaces
         self._bounds = bounds
         self._mcp = mcp
+        self._tokens = tokens
         self._sessions = SessionTable()
         self._turns: dict[TurnKey, LiveTurn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +90,7 @@ class TurnTable:
             workspace=workspace,
             native_session=session.native_session,
             mcp_servers=mcp_servers,
+            token=self._tokens.issue() if self._tokens else "",
             project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
         )
         turn = LiveTurn(
@@ -94,6 +99,7 @@ class TurnTable:
             provider_id=self._provider.provider_id,
             bounds=self._bounds,
             fingerprint=fingerprint,
+            tokens=self._tokens,
         )
         self._launch(turn, session, resolved)
         return turn

@@ -6,6 +6,8 @@ uid = 43003                               its UID and GID on one host
 settings = ["ALIVE_OPENAI_BASE_URL"]      variables it is given when they are set
 secrets = ["ALIVE_OPENAI_API_KEY_FILE"]   files it is given copies of
 
+[tool.alive.service.gateway]              how the key gateway reaches the vendor: the fields of `GatewayRoute`
+
 [tool.alive.service.scripted_model]
 ALIVE_OPENAI_BASE_URL = "/v1"             how it is pointed at the scripted model: appended to its URL
 """
@@ -16,9 +18,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROUTER_UID = 43001
+GATEWAY_UID = 43005
 MODEL_UID = 43009
 WORKSPACES_GID = 43100
 """Group that may use the workspaces: every provider, until the walls give each workspace a UID of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayRoute:
+    """How the key gateway passes a provider's requests on."""
+
+    base_url: str
+    """The setting that names the vendor's API."""
+    default_url: str
+    """The vendor's API where the setting is not set."""
+    key_file: str
+    """The setting that names the key's file."""
+    paths: str
+    """Regular expression for the paths that are passed on."""
+    header: str
+    """Header of the token, and of the key."""
+    prefix: str
+    """What stands before the key in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +52,7 @@ class Declaration:
     settings: tuple[str, ...]
     secrets: tuple[str, ...]
     scripted_model: Mapping[str, str]
+    gateway: GatewayRoute | None
 
 
 def declared(checkout: Path) -> list[Declaration]:
@@ -54,9 +76,10 @@ def _declaration(name: str, table: Mapping[str, object]) -> Declaration:
             settings=_names(table.get("settings")),
             secrets=_names(table.get("secrets")),
             scripted_model=_texts(table.get("scripted_model")),
+            gateway=GatewayRoute(**_texts(table["gateway"])) if "gateway" in table else None,
         )
-    except KeyError as missing:
-        raise SystemExit(f"services/{name}/pyproject.toml: [tool.alive.service] has no {missing}") from None
+    except (KeyError, TypeError) as missing:
+        raise SystemExit(f"services/{name}/pyproject.toml: [tool.alive.service]: {missing}") from None
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from alive_stack.declarations import ROUTER_UID, WORKSPACES_GID, Declaration
+from alive_stack.declarations import GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration
 
 _USER, _GROUP, _OTHER, _NOBODY = 0x01, 0x04, 0x20, 0xFFFFFFFF
 _GROUP_WRITES = struct.pack("<I" + "HHI" * 3, 2, _USER, 7, _NOBODY, _GROUP, 7, _NOBODY, _OTHER, 0, _NOBODY)
@@ -49,6 +49,10 @@ class Host:
         """Return the unix socket of a provider."""
         return self.state / "run" / name / "agent.sock"
 
+    def authz_socket(self, name: str) -> Path:
+        """Return the unix socket on which a provider answers the key gateway."""
+        return self.state / "run" / f"{name}-authz" / "authz.sock"
+
     def private(self, name: str) -> Path:
         """Return the private directory of a service."""
         return self.state / name
@@ -67,7 +71,10 @@ class Host:
         self._make(self.workspaces, mode=0o2770, gid=WORKSPACES_GID)
         self._let_group_inherit(self.workspaces)
         self._make(self.private("router"), mode=0o700, uid=ROUTER_UID, gid=ROUTER_UID)
+        self._make(self.private("gateway"), mode=0o700, uid=GATEWAY_UID, gid=GATEWAY_UID)
         for provider in providers:
+            # What is made in it belongs to the gateway's group: the gateway may ask, and nobody else.
+            self._make(self.authz_socket(provider.name).parent, mode=0o2750, uid=provider.uid, gid=GATEWAY_UID)
             self._make(self.private(provider.name), mode=0o700, uid=provider.uid, gid=provider.uid)
             # The router is in the provider's group: this directory is what tells it from others.
             self._make(self.socket(provider.name).parent, mode=0o750, uid=provider.uid, gid=provider.uid)
@@ -82,13 +89,14 @@ class Host:
         """Write a secret that one service may read, and return its file."""
         directory = self.state / "secrets" / service
         self._make(directory, mode=0o500, uid=uid, gid=uid)
-        path = directory / name.lower()
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+        path, fresh = directory / name.lower(), directory / f".{name.lower()}.new"
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(content)
         if self.is_root:
-            os.chown(path, uid, uid)
+            os.chown(fresh, uid, uid)
+        fresh.rename(path)  # Whoever watches it sees the old secret or the new one, never half of it.
         return path
 
     def _check_reachable(self, place: Path) -> None:

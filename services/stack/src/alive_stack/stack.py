@@ -12,8 +12,9 @@ from pathlib import Path
 import grpc
 
 from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
-from alive_stack.declarations import MODEL_UID, ROUTER_UID, WORKSPACES_GID, Declaration
+from alive_stack.declarations import GATEWAY_UID, MODEL_UID, ROUTER_UID, WORKSPACES_GID, Declaration
 from alive_stack.host import Host
+from alive_stack.keys import KeptKey, KeyRing
 from alive_stack.processes import Service, Supervisor
 
 READY_SECONDS = 60.0
@@ -44,9 +45,11 @@ class Stack:
     scripted: list[str] = field(init=False, default_factory=list)
     """The providers that use the scripted model."""
     supervisor: Supervisor = field(init=False)
+    keys: KeyRing = field(init=False)
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.host.is_root)
+        self.keys = KeyRing(host=self.host)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -61,16 +64,16 @@ class Stack:
         except OSError as error:
             raise NotStarted(f"{error.filename}: {error.strerror}; set ALIVE_STATE_DIR or ALIVE_WORKSPACES") from error
         self.scripted = [provider.name for provider in self.providers if self._is_scripted(provider)]
-        try:
+        async with contextlib.AsyncExitStack() as exits:
+            exits.push_async_callback(self.supervisor.stop)
             if self.scripted:
                 await self._start_model()
+            await self._start_gateway(exits)
             for provider in self.providers:
                 await self.supervisor.start(self._provider(provider))
             await self.supervisor.start(self._router())
             await self._until_ready()
             yield
-        finally:
-            await self.supervisor.stop()
 
     async def list_providers(self) -> list[workspace_service_pb2.ProviderEntry]:
         """Return what the router says of the providers."""
@@ -104,17 +107,62 @@ class Stack:
             )
         )
 
+    async def _start_gateway(self, exits: contextlib.AsyncExitStack) -> None:
+        """Start the key gateway for every provider that has a key, and watch the keys."""
+        self.keys.kept = [key for provider in self.providers if (key := self._kept_key(provider))]
+        if not self.keys.kept:
+            return
+        try:
+            self.keys.refresh()
+        except OSError as error:
+            raise NotStarted(f"the key file {error.filename} cannot be read ({error.strerror})") from error
+        gateway = Service(
+            name="gateway",
+            command=(str(self.venvs / "gateway/bin/python"), "-m", "alive_gateway"),
+            environment={
+                **_COMMON,
+                "ALIVE_STATE_DIR": str(self.host.private("gateway")),
+                "ALIVE_GATEWAY_ROUTES": self.keys.routes(),
+                **self._given(("ALIVE_GATEWAY_CA_FILE",)),
+            },
+            uid=GATEWAY_UID,
+            log=self.host.logs / "gateway.log",
+        )
+        await self.supervisor.start(gateway)
+        watching = asyncio.create_task(self.keys.watch(), name="keys")
+        exits.callback(watching.cancel)
+        await asyncio.gather(*(self._until_listening(key.port) for key in self.keys.kept))
+
+    def _kept_key(self, provider: Declaration) -> KeptKey | None:
+        """Return the key that the gateway keeps for a provider; None when it has none."""
+        route = provider.gateway
+        if route is None:
+            return None
+        source = self.environment.get(route.key_file)
+        upstream = self.environment.get(route.base_url) or route.default_url
+        if provider.name in self.scripted:
+            source = str(self.host.state / "secrets" / "scripted-model" / "key")
+            upstream = self.model_url + provider.scripted_model[route.base_url]
+        if not source:
+            return None
+        return KeptKey(provider=provider, route=route, upstream=upstream, source=Path(source), port=_free_port())
+
+    async def _until_listening(self, port: int) -> None:
+        with contextlib.suppress(TimeoutError):  # Turns will tell; the log says why.
+            async with asyncio.timeout(READY_SECONDS / 4):
+                while not await _listens(port):
+                    await asyncio.sleep(0.05)
+
     def _provider(self, provider: Declaration) -> Service:
+        kept = self.keys.settings_of(provider)
         environment = {
             **_COMMON,
             "ALIVE_LISTEN": f"unix:{self.host.socket(provider.name)}",
             "ALIVE_WORKSPACES": str(self.host.workspaces),
             "ALIVE_STATE_DIR": str(self.host.private(provider.name)),
             **self._given((*_PROVIDER_SETTINGS, *provider.settings)),
-            **self._secrets(provider),
+            **(kept or self._secrets(provider)),
         }
-        if provider.name in self.scripted:
-            environment |= {name: self.model_url + suffix for name, suffix in provider.scripted_model.items()}
         return Service(
             name=provider.name,
             command=(str(self.venvs / provider.name / "bin/python"), "-m", provider.module),
@@ -148,13 +196,9 @@ class Stack:
 
     def _secrets(self, provider: Declaration) -> dict[str, str]:
         """Return where a provider finds its secrets: in copies that only it can read."""
-        sources = {name: self.environment.get(name, "") for name in provider.secrets}
-        if provider.name in self.scripted:
-            key = self.host.state / "secrets" / "scripted-model" / "key"
-            sources = dict.fromkeys(provider.secrets, str(key))
         copies = {}
-        for name, source in sources.items():
-            if source:
+        for name in provider.secrets:
+            if source := self.environment.get(name):
                 content = _read_secret(name, Path(source))
                 copies[name] = str(self.host.keep_secret(provider.name, name, content, provider.uid))
         return copies
@@ -191,6 +235,15 @@ def _check_free(listen: str) -> None:
     except OSError as error:
         cure = "stop what listens there, or set ALIVE_LISTEN to another address"
         raise NotStarted(f"{listen} cannot be used ({error.strerror}): {cure}") from error
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _free_port() -> int:

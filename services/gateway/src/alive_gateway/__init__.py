@@ -1,0 +1,1 @@
+"""The key gateway: Envoy, and the configuration it is given."""

@@ -1,0 +1,79 @@
+"""Which providers' keys the gateway keeps, where it listens for them, and how a changed key reaches it."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alive_stack.declarations import GATEWAY_UID, Declaration, GatewayRoute
+from alive_stack.host import Host
+
+_WATCH_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptKey:
+    """A provider whose agents reach their vendor through the gateway."""
+
+    provider: Declaration
+    route: GatewayRoute
+    upstream: str
+    source: Path
+    """The operator's own file."""
+    port: int
+
+
+@dataclass(slots=True, kw_only=True)
+class KeyRing:
+    """The keys that the gateway keeps."""
+
+    host: Host
+    kept: list[KeptKey] = field(default_factory=list)
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def refresh(self) -> None:
+        """Hand over what has changed.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        for key in self.kept:
+            content = key.source.read_text()
+            if content != self._known.get(key.provider.name):
+                self.host.keep_secret("gateway", key.provider.name, content, GATEWAY_UID)
+                self._known[key.provider.name] = content
+
+    async def watch(self) -> None:
+        """Hand over every key that is replaced, for as long as this runs."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            with contextlib.suppress(OSError):  # It is being replaced; the next look finds it.
+                self.refresh()
+
+    def routes(self) -> str:
+        """Return the gateway's routes, as it reads them."""
+        return json.dumps([self._route(key) for key in self.kept])
+
+    def settings_of(self, provider: Declaration) -> Mapping[str, str]:
+        """Return what a provider is told instead of its key; nothing when the gateway does not keep it."""
+        for key in self.kept:
+            if key.provider is provider:
+                return {
+                    key.route.base_url: f"http://127.0.0.1:{key.port}",
+                    "ALIVE_AUTHZ_LISTEN": f"unix:{self.host.authz_socket(provider.name)}",
+                }
+        return {}
+
+    def _route(self, key: KeptKey) -> Mapping[str, object]:
+        return {
+            "name": key.provider.name,
+            "port": key.port,
+            "upstream": key.upstream,
+            "paths": key.route.paths,
+            "header": key.route.header,
+            "prefix": key.route.prefix,
+            "key_file": str(self.host.state / "secrets" / "gateway" / key.provider.name),
+            "authz_socket": str(self.host.authz_socket(key.provider.name)),
+        }
