@@ -19,7 +19,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate lock check test demo up workspace clean
+.PHONY: help install services generate fidelity lock check test demo up workspace clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ generate: install ## Generate the stubs from the contract
 	@cd protos && PATH="$(DEV):$$PATH" $(DEV)/python -m grpc_tools.protoc -I . --python_out=gen --grpc_python_out=gen \
 		--mypy_out=quiet:gen --mypy_grpc_out=quiet:gen $(PROTOS)
 	@find protos/gen -name '*_pb2_grpc.py*' -not -name '*_service_pb2_grpc.py*' -delete
+
+fidelity: install ## What becomes of everything each vendor can say
+	@$(DEV)/python -m alive_kit.testing.fidelity | tee docs/fidelity.md
 
 lock: $(UV) ## Pin what every deployable needs
 	@$(COMPILE) --group pyproject.toml:dev -o requirements-dev.txt

@@ -12,8 +12,27 @@ from alive_kit.provider import TurnSpec
 Data = Mapping[str, Any]
 Events = Iterator[event_pb2.Event]
 
-_QUIET = frozenset({"status", "thinking_tokens", "background_tasks_changed", "per_turn_effort_changed"})
-"""Said often and already shown by other events: that a request runs, how much was thought, what runs beside."""
+QUIET = {
+    "background_tasks_changed": "not shown: what runs beside the turn ends with it",
+    "per_turn_effort_changed": "not shown: it was asked for",
+    "status": "not shown: that a request runs shows in its items",
+    "thinking_tokens": "not shown: counted in usage",
+}
+"""Subtypes that are left out, and why."""
+
+TRANSLATED = {
+    "init": "turn_started, with notices for MCP servers that failed and for another model",
+    "api_retry": "notice model_retry",
+    "compact_boundary": "item context_compaction",
+    "informational": "notice vendor_notice",
+    "model_fallback": "notice model_changed",
+    "permission_denied": "notice tool_denied; the item of its tool call is declined",
+    "task_notification": "notice subagent",
+    "task_progress": "notice subagent",
+    "task_started": "notice subagent",
+    "task_updated": "notice subagent",
+}
+"""Subtypes that become events, and which."""
 
 _SERVER_STATUS = {
     "connected": event_pb2.MCP_SERVER_STATUS_READY,
@@ -29,7 +48,7 @@ def translate_system(message: SystemMessage, spec: TurnSpec) -> Events:
         yield _TRANSLATIONS[message.subtype](message.data)
     elif message.subtype == "compact_boundary":
         yield from _compaction(message.data)
-    elif message.subtype not in _QUIET:
+    elif message.subtype not in QUIET:
         yield unknown_vendor_event(f"system/{message.subtype}")
 
 

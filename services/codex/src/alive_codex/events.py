@@ -24,25 +24,23 @@ from alive_kit.provider import TurnSpec
 Params = Mapping[str, Any]
 Events = Iterator[event_pb2.Event]
 
-_QUIET = frozenset(
-    {
-        "item/fileChange/outputDelta",  # The item has the diff.
-        "item/fileChange/patchUpdated",
-        "item/mcpToolCall/progress",
-        "rawResponse/completed",
-        "remoteControl/status/changed",
-        "serverRequest/resolved",
-        "skills/changed",
-        "thread/name/updated",
-        "thread/readState/changed",
-        "thread/settings/updated",
-        "thread/started",
-        "thread/status/changed",
-        "turn/completed",  # The agent ends the turn by it.
-        "turn/diff/updated",  # The sum of the file changes.
-    }
-)
-"""Already shown by other events, or of no meaning to a caller."""
+QUIET = {
+    "item/fileChange/outputDelta": "not shown: the item has the diff",
+    "item/fileChange/patchUpdated": "not shown: the item has the diff",
+    "item/mcpToolCall/progress": "not shown: the item has the result",
+    "rawResponse/completed": "not shown: its items were",
+    "remoteControl/status/changed": "not shown: nothing is controlled remotely",
+    "serverRequest/resolved": "not shown: nothing is asked",
+    "skills/changed": "not shown: about the home, not the turn",
+    "thread/name/updated": "not shown: sessions have no names",
+    "thread/readState/changed": "not shown: for the vendor's own screens",
+    "thread/settings/updated": "not shown: they were asked for",
+    "thread/started": "not shown: turn_started follows",
+    "thread/status/changed": "not shown: the turn's events say it",
+    "turn/completed": "the terminal event",
+    "turn/diff/updated": "not shown: the sum of the file changes",
+}
+"""Notifications that are left out, and why."""
 
 _HARMLESS = ("could not find bubblewrap on PATH",)
 """Warnings about what is meant to be so: the sandbox's program comes with the CLI."""
@@ -80,7 +78,7 @@ class Translator:
         translation = _TRANSLATIONS.get(notification.method)
         if translation is not None:
             yield from translation(self, notification.params)
-        elif notification.method not in _QUIET:
+        elif notification.method not in QUIET:
             yield unknown_vendor_event(notification.method)
 
     def _turn_started(self, params: Params) -> Events:
@@ -238,3 +236,28 @@ _TRANSLATIONS: dict[str, Callable[[Translator, Params], Events]] = {
     "model/rerouted": Translator._rerouted,
     "serverRequest/refused": Translator._refused,
 }
+
+TRANSLATED = {
+    "turn/started": "turn_started",
+    "item/started": "item_started",
+    "item/completed": "item_completed",
+    "item/agentMessage/delta": "item_delta",
+    "item/reasoning/summaryPartAdded": "item_delta",
+    "item/reasoning/summaryTextDelta": "item_delta",
+    "item/reasoning/textDelta": "item_delta",
+    "item/commandExecution/outputDelta": "item_delta",
+    "item/commandExecution/terminalInteraction": "notice command_input",
+    "item/plan/delta": "item_delta",
+    "turn/plan/updated": "item plan",
+    "rawResponseItem/completed": "item command or tool_call, for calls that have no item of their own",
+    "thread/tokenUsage/updated": "usage_updated",
+    "error": "notice model_retry or model_error; item_retracted for what was streamed",
+    "mcpServer/startupStatus/updated": "state in turn_started; notice mcp_server_failed",
+    "account/rateLimits/updated": "notice rate_limit",
+    "warning": "notice vendor_warning",
+    "configWarning": "notice vendor_warning",
+    "deprecationNotice": "notice vendor_warning",
+    "model/rerouted": "notice model_changed",
+    "serverRequest/refused": "notice vendor_request_refused",
+}
+"""Notifications that become events, and which."""

@@ -36,13 +36,13 @@ _PLAN_STATES = {
 
 def is_known(vendor: Vendor) -> bool:
     """Whether a kind of item has a place in the contract."""
-    return vendor.get("type") in _KINDS
+    return vendor.get("type") in KINDS
 
 
 def item_of(vendor: Vendor, workspace: Workspace) -> item_pb2.Item:
     """Return the item for one of Codex's."""
     item = item_pb2.Item(item_id=str(vendor["id"]))
-    _KINDS[vendor["type"]](item, vendor, workspace)
+    KINDS[vendor["type"]](item, vendor, workspace)
     return item
 
 
@@ -190,7 +190,7 @@ def _set_duration(target: item_pb2.CommandItem | item_pb2.ToolCallItem, vendor: 
         target.duration.FromMilliseconds(vendor["durationMs"])
 
 
-_KINDS: dict[str, Callable[[item_pb2.Item, Vendor, Workspace], None]] = {
+KINDS: dict[str, Callable[[item_pb2.Item, Vendor, Workspace], None]] = {
     "agentMessage": _message,
     "reasoning": _reasoning,
     "commandExecution": _command,
