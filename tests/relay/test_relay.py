@@ -77,6 +77,15 @@ async def test_a_turn_that_the_router_does_not_know_is_found(system: System) -> 
     assert (await system.caller.watch("direct"))[-1].HasField("turn_completed")
 
 
+async def test_the_same_call_at_the_same_time_is_one_turn(system: System) -> None:
+    """A caller that repeats itself before it has an answer."""
+    calls = [system.caller.run("hello", turn_id="twice") for _ in range(10)]
+    streams = await asyncio.gather(*calls)
+
+    assert all(events == streams[0] for events in streams)
+    assert len(system.providers["red"].agents) == 1
+
+
 async def test_a_cancelled_call_is_cancelled_at_the_provider(system: System) -> None:
     """A hundred callers leave in mid-stream; no reader is left behind."""
     provider = system.providers["red"]

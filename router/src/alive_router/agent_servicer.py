@@ -38,11 +38,15 @@ class AgentServicer:
         if self.is_draining and known is None:
             raise ShuttingDown
         turn, resolved = await self._resolve(request, known)
-        link = self._links[turn.provider_id]
-        await link.connect()
-        metadata = [*forwarded(context.invocation_metadata()), (RESOLVED_KEY, resolved.SerializeToString())]
+        await self._links[turn.provider_id].connect()
         opens_session = not request.session_id and not request.ephemeral
-        is_new = not request.validate_only and await self._store.add_turn(turn, opens_session=opens_session)
+        may_be_new = known is None and not request.validate_only
+        is_new = may_be_new and await self._store.add_turn(turn, opens_session=opens_session)
+        if may_be_new and not is_new:  # The same call came twice at the same time; the other one was first.
+            known = await self._store.turn(turn.workspace_id, turn.turn_id)
+            turn, resolved = await self._resolve(request, known)
+        link = self._links[turn.provider_id]
+        metadata = [*forwarded(context.invocation_metadata()), (RESOLVED_KEY, resolved.SerializeToString())]
         try:
             await self._relay(link, "StartTurn", request, context, metadata, turn.turn_id)
         except Refused as refused:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, provider_pb2
-from alive_kit.errors import ProviderNotReady
+from alive_kit.errors import ProviderNotFound, ProviderNotReady
 
 _INFO_SECONDS = 2.0
 _CONNECT_SECONDS = 2.0
@@ -78,6 +78,8 @@ class ProviderLinks:
         self._links = {provider_id: ProviderLink(provider_id, endpoint) for provider_id, endpoint in endpoints.items()}
 
     def __getitem__(self, provider_id: str) -> ProviderLink:
+        if provider_id not in self._links:  # It had the turn, and has left the configuration since.
+            raise ProviderNotFound(provider_id, self._links)
         return self._links[provider_id]
 
     async def close(self) -> None:

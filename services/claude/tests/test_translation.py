@@ -50,8 +50,15 @@ def test_an_unknown_block_of_an_answer_is_a_notice() -> None:
 
 def test_an_unknown_streamed_event_is_a_notice() -> None:
     """Beside those of the API as it is."""
-    (event,) = translate(stream({"type": "message_whisper"}))
+    start = {"type": "message_start", "message": {"id": "m", "model": "x", "usage": {}}}
+    (event,) = translate(stream(start), stream({"type": "message_whisper"}))
     assert unknown(event) == "stream_event/message_whisper"
+
+
+def test_a_streamed_event_outside_of_a_message_is_a_notice() -> None:
+    """It does not break the turn."""
+    (event,) = translate(stream({"type": "content_block_stop", "index": 0}))
+    assert unknown(event) == "stream_event/content_block_stop outside of a message"
 
 
 def test_what_was_streamed_and_not_stated_is_retracted() -> None:

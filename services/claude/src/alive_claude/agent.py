@@ -81,7 +81,7 @@ class ClaudeAgent:
         except TurnFailure:
             raise
         except Exception as error:
-            logger.warning("the CLI ended: %s: %s", error, self._said)
+            logger.warning("the CLI ended: %s", self._said, exc_info=error)
             raise of_exception(error, self._said) from error
         raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._said)
 

@@ -95,6 +95,9 @@ class Translator:
     def _from_stream(self, message: StreamEvent) -> Events:
         parent = message.parent_tool_use_id or ""
         event: Mapping[str, Any] = message.event
+        if event.get("type") != "message_start" and parent not in self._answers:
+            yield unknown_vendor_event(f"stream_event/{event.get('type')} outside of a message")
+            return
         match event.get("type"):
             case "message_start":
                 yield from self._begin(parent, event["message"])

@@ -1,6 +1,6 @@
 """Recognises Claude Code's errors. As of Claude Code 2.1.330 and claude-agent-sdk 0.2.187."""
 
-from claude_agent_sdk import CLIConnectionError, CLINotFoundError, ProcessError, ResultMessage
+from claude_agent_sdk import CLINotFoundError, ResultMessage
 
 from alive.agent.v1 import error_pb2
 from alive_kit.errors import TurnFailure
@@ -42,9 +42,7 @@ def of_exception(error: Exception, stderr: str) -> TurnFailure:
         return failure(error_pb2.FAILURE_REASON_SESSION_NOT_FOUND, stderr=stderr)
     if isinstance(error, CLINotFoundError) or "alive-launch:" in stderr:
         return failure(error_pb2.FAILURE_REASON_SPAWN, stderr=stderr)
-    if isinstance(error, ProcessError | CLIConnectionError):
-        return failure(error_pb2.FAILURE_REASON_CRASHED, stderr=stderr)
-    return failure(error_pb2.FAILURE_REASON_SPAWN, stderr=stderr)
+    return failure(error_pb2.FAILURE_REASON_CRASHED, stderr=stderr)
 
 
 def _reason_of_vendor_error(vendor_error: str) -> "error_pb2.FailureReason.ValueType":
