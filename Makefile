@@ -19,7 +19,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test demo up workspace clean
+.PHONY: help install services generate fidelity lock check test demo up doctor workspace clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ demo: services ## Give one task to both agents, offline, and watch them work
 
 up: services ## Run the whole system; prints grpcurl lines to paste
 	@$(VENVS)/stack/bin/alive-stack up --venvs $(VENVS)
+
+doctor: services ## Check what runs on this host; a cure for each finding
+	@$(VENVS)/stack/bin/alive-stack doctor
 
 workspace: services ## Make a workspace: make workspace NAME=site.example
 	@$(VENVS)/stack/bin/alive-stack workspace $(NAME)

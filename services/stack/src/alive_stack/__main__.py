@@ -1,14 +1,16 @@
-"""The command line: ``alive-stack demo | up | workspace NAME``."""
+"""The command line: ``alive-stack demo | up | doctor | workspace NAME``."""
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 from alive_kit.validation import is_slug
 from alive_stack.demo import demo
+from alive_stack.doctor import doctor
 from alive_stack.host import Host
-from alive_stack.up import up
+from alive_stack.up import LISTEN, up
 
 
 def main() -> None:
@@ -20,6 +22,7 @@ def main() -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("--venvs", type=Path, required=True, help="where `make services` installed them")
     commands.choices["up"].add_argument("--script", type=Path, help="JSON script for the scripted model")
+    commands.add_parser("doctor", help="check what runs on this host")
     workspace = commands.add_parser("workspace", help="make a workspace")
     workspace.add_argument("name", help="its id, for example site.example")
     sys.exit(_run(parser.parse_args()))
@@ -32,6 +35,8 @@ def _run(arguments: argparse.Namespace) -> int | str:
             return asyncio.run(demo(checkout, arguments.venvs))
         case "up":
             return asyncio.run(up(checkout, arguments.venvs, arguments.script))
+        case "doctor":
+            return asyncio.run(doctor(checkout, os.environ.get("ALIVE_LISTEN") or LISTEN))
         case _:
             return _make_workspace(arguments.name, checkout)
 

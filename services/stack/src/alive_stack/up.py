@@ -14,14 +14,15 @@ WORKSPACE = "demo"
 
 ONE_UID = "Not root: every service runs under your own UID, without walls between them. As root each has its own."
 
-_LISTEN = "127.0.0.1:50051"
+LISTEN = "127.0.0.1:50051"
+"""Where the router serves unless ``ALIVE_LISTEN`` says otherwise."""
 
 
 async def up(checkout: Path, venvs: Path, script: Path | None) -> int:
     """Run the system and return the exit code."""
     environment = operator_environment()
     host = Host.from_environment(checkout)
-    listen = environment.get("ALIVE_LISTEN") or _LISTEN
+    listen = environment.get("ALIVE_LISTEN") or LISTEN
     stack = Stack(
         host=host, venvs=venvs, providers=declared(checkout), listen=listen, environment=environment, script=script
     )

@@ -1,0 +1,154 @@
+"""Looks at a deployment on this host and says what is wrong with it, with a cure for each finding."""
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
+from alive_stack.declarations import GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration, declared
+from alive_stack.host import Host
+
+_CALL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    cure: str = ""
+    """What to do about it; empty when it is as it should be."""
+
+
+async def doctor(checkout: Path, listen: str) -> int:
+    """Print every finding and return the exit code: 0 when all is well."""
+    findings = [finding async for finding in _findings(checkout, listen)]
+    for finding in findings:
+        print(f"bad  {finding.what}\n     cure: {finding.cure}" if finding.cure else f"ok   {finding.what}")
+    bad = sum(bool(finding.cure) for finding in findings)
+    print(f"\n{bad} of {len(findings)} need a cure." if bad else f"\nAll {len(findings)} are well.")
+    return 1 if bad else 0
+
+
+async def _findings(checkout: Path, listen: str) -> AsyncIterator[Finding]:
+    host, providers = Host.from_environment(checkout), declared(checkout)
+    if not host.state.is_dir():
+        yield Finding(
+            what=f"there is no {host.state}", cure="run `make up` first, or set ALIVE_STATE_DIR as it was set then"
+        )
+        return
+    for finding in (*_separation(host, providers), *_secrets(host, providers), *_workspaces(host)):
+        yield finding
+    async for finding in _services(listen):
+        yield finding
+
+
+def _separation(host: Host, providers: list[Declaration]) -> Iterator[Finding]:
+    """Look at who runs as whom, and at private directories."""
+    if not host.is_root:
+        yield Finding(what="every service shares your UID", cure="run `make up` as root: each then has its own")
+        return
+    expected = {"alive_router": ROUTER_UID, "alive_gateway": GATEWAY_UID}
+    expected |= {provider.module: provider.uid for provider in providers}
+    for module, uid in expected.items():
+        yield _process(module, uid)
+    private = {"router": ROUTER_UID, "gateway": GATEWAY_UID} | {provider.name: provider.uid for provider in providers}
+    for name, uid in private.items():
+        yield _mode(host.private(name), uid=uid, mode=0o700)
+    for provider in providers:
+        yield _mode(host.socket(provider.name).parent, uid=provider.uid, mode=0o750)
+
+
+def _process(module: str, uid: int) -> Finding:
+    found = {pid: Path(f"/proc/{pid}").stat().st_uid for pid in _running(module)}
+    if not found:
+        return Finding(what=f"{module} does not run", cure="start the stack with `make up`; its log says why it ended")
+    if wrong := {pid: owner for pid, owner in found.items() if owner != uid}:
+        return Finding(what=f"{module} runs under UID {wrong}, not {uid}", cure="end it, and let the stack start it")
+    return Finding(what=f"{module} runs under UID {uid}")
+
+
+def _running(module: str) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"-m" in words and module.encode() in words:
+                yield int(entry.name)
+
+
+def _mode(path: Path, *, uid: int, mode: int) -> Finding:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return Finding(what=f"{path}: {error.strerror}", cure="start the stack with `make up`: it makes it")
+    if (found.st_uid, stat.S_IMODE(found.st_mode)) != (uid, mode):
+        what = f"{path} belongs to {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}"
+        return Finding(what=what, cure=f"chown {uid} {path} && chmod {mode:o} {path}")
+    return Finding(what=f"{path} is its service's own")
+
+
+def _secrets(host: Host, providers: list[Declaration]) -> Iterator[Finding]:
+    """Look at the keys: who could read them, and who holds one."""
+    for path in sorted((host.state / "secrets").glob("*/*")) if os.access(host.state / "secrets", os.R_OK) else []:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o377:
+            yield Finding(what=f"{path} has mode {mode:o}", cure=f"chmod 400 {path}")
+        else:
+            yield Finding(what=f"{path} is readable for its owner alone")
+    for module in ("alive_router", *(provider.module for provider in providers)):
+        if any(b"_API_KEY_FILE=" in _environment(pid) for pid in _running(module)):
+            cure = "declare [tool.alive.service.gateway] for it: the key gateway then keeps its key"
+            yield Finding(what=f"{module} reads a vendor's key itself", cure=cure)
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def _workspaces(host: Host) -> Iterator[Finding]:
+    """Look at whether the agents may write in the workspaces."""
+    for path in sorted(host.workspaces.iterdir()) if host.workspaces.is_dir() else []:
+        found = path.stat()
+        may_write = found.st_mode & 0o070 == 0o070 and found.st_gid == WORKSPACES_GID
+        if host.is_root and path.is_dir() and not may_write:
+            yield Finding(
+                what=f"agents may not write in workspace {path.name}", cure=f"make workspace NAME={path.name}"
+            )
+        else:
+            yield Finding(what=f"agents may write in workspace {path.name}")
+
+
+async def _services(listen: str) -> AsyncIterator[Finding]:
+    """Look at the router and, through it, at the providers."""
+    request = workspace_service_pb2.ListProvidersRequest()
+    async with grpc.aio.insecure_channel(listen) as channel:
+        stub: workspace_service_pb2_grpc.WorkspaceServiceAsyncStub
+        stub = workspace_service_pb2_grpc.WorkspaceServiceStub(channel)
+        try:
+            answer = await stub.ListProviders(request, timeout=_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            cure = "start the stack with `make up`, or set ALIVE_LISTEN as it was set then"
+            yield Finding(what=f"no router answers on {listen} ({error.code().name})", cure=cure)
+            return
+    yield Finding(what=f"the router answers on {listen}")
+    for entry in answer.providers:
+        yield _provider(entry)
+
+
+def _provider(entry: workspace_service_pb2.ProviderEntry) -> Finding:
+    info = entry.info
+    if not entry.usable:
+        return Finding(what=f"provider {info.provider_id} takes no turns", cure=entry.reason)
+    wall = provider_pb2.WallLevel.Name(info.wall_level).removeprefix("WALL_LEVEL_").lower()
+    versions = f"service {info.versions.service}, SDK {info.versions.sdk or '-'}, CLI {info.versions.cli or '-'}"
+    return Finding(what=f"provider {info.provider_id} is ready ({versions}; wall: {wall})")
