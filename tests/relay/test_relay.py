@@ -9,6 +9,7 @@ from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2
 from alive_kit.servicer import RESOLVED_KEY
 from alive_kit.testing.fakes import answers, delta, message_completed, message_started, started, waits_for_interrupt
 from alive_kit.testing.harness import collect, request
+from alive_router.relay import forwarded
 
 from .conftest import System
 
@@ -154,3 +155,17 @@ async def test_a_caller_cannot_say_what_only_the_router_may(system: System) -> N
 
     assert not any(event.notice.code == "forged" for event in events)
     assert events[0].session_id != "forged"
+
+
+def test_only_what_is_a_callers_to_say_is_forwarded() -> None:
+    """Traces pass; credentials, the transport's own words and what only the router may say do not."""
+    said = [
+        ("traceparent", "00-a-b"),
+        (RESOLVED_KEY, b"forged"),
+        ("x-alive-anything", "forged"),
+        ("authorization", "Bearer secret"),
+        ("cookie", "secret"),
+        ("user-agent", "grpcurl"),
+        ("grpc-timeout", "1S"),
+    ]
+    assert forwarded(said) == [("traceparent", "00-a-b")]
