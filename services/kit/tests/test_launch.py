@@ -1,6 +1,7 @@
 """What a vendor CLI gets, and what is left of it afterwards."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -52,20 +53,33 @@ async def test_a_missing_cli_is_said_on_stderr() -> None:
     assert "/no/such/cli: No such file or directory" in errors.decode()
 
 
+def sleepers(seconds: str) -> list[int]:
+    """Return the processes that sleep so long."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and seconds.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
 async def test_everything_a_cli_left_behind_is_ended() -> None:
-    """Children that changed their session, lost their parent and ignore signals are ended as well."""
+    """Children that changed their session, lost their parent, ignore signals or are in the middle of an exec."""
     adopt_orphans()
-    script = "trap '' TERM HUP INT; (setsid sh -c 'trap \"\" TERM HUP; sleep 600' & ) ; echo ready; exec sleep 600"
-    launch = SourceLaunch(program=Path("/bin/sh"), environment={"PATH": "/usr/bin:/bin"})
-    process = await started(launch, "-c", script)
-    assert process.stdout
-    await process.stdout.readline()
-    assert len(list(marked(launch.agent_id))) >= 2
+    for attempt in range(3):
+        seconds = f"600.{os.getpid()}{attempt:02}"
+        daemon = f"setsid sh -c 'trap \"\" TERM HUP; exec sleep {seconds}'"
+        script = f"trap '' TERM HUP INT; ({daemon} &) ; echo ready; exec sleep {seconds}"
+        launch = SourceLaunch(program=Path("/bin/sh"), environment={"PATH": "/usr/bin:/bin"})
+        process = await started(launch, "-c", script)
+        assert process.stdout
+        await process.stdout.readline()
 
-    await launch.end()
+        await launch.end()
 
-    assert list(marked(launch.agent_id)) == []
-    assert await process.wait() != 0
+        assert await process.wait() != 0
+        assert list(marked(launch.agent_id)) == []
+        assert sleepers(seconds) == []
 
 
 async def test_a_cli_dies_with_its_service() -> None:
@@ -89,3 +103,18 @@ async def test_a_cli_dies_with_its_service() -> None:
     async with asyncio.timeout(5):
         while set(marked(launch.agent_id)) - {process.pid}:
             await asyncio.sleep(0)
+
+
+async def test_a_process_without_variables_is_left_alone() -> None:
+    """It is looked at again and again, and then taken for somebody else's."""
+    launch = Launch(program=Path("/bin/true"), environment={})
+    stranger = await asyncio.create_subprocess_exec("sleep", "60", env={})
+    try:
+        async with asyncio.timeout(5):
+            await launch.end()
+        is_running = stranger.returncode is None
+    finally:
+        stranger.kill()
+        await stranger.wait()
+
+    assert is_running

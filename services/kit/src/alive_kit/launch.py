@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ MARKER = "ALIVE_AGENT"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _END_SECONDS = 5.0
+_LOOKS_IN_DOUBT = 40
+"""How often to look again for processes that might be the agent's: some never had a variable."""
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class Launch:
     environment: Mapping[str, str]
     """All that the CLI sees. Nothing is inherited."""
     agent_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: float = field(default_factory=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
 
     @property
     def executable(self) -> Path:
@@ -56,9 +61,14 @@ class Launch:
 
     async def end(self) -> None:
         """Kill every process of the agent; return when none is left."""
+        looks_in_doubt = 0
         async with asyncio.timeout(_END_SECONDS):
-            while processes := list(marked(self.agent_id)):
+            while looks_in_doubt < _LOOKS_IN_DOUBT:
+                processes = list(marked(self.agent_id))
                 kill(processes)
+                if not processes and not any(in_exec(since=self.created)):
+                    return
+                looks_in_doubt += not processes
                 await asyncio.sleep(0.005)  # Nothing tells when a process that is not our child is gone.
 
 
@@ -78,6 +88,20 @@ def marked(agent_id: str) -> Iterator[int]:
         with contextlib.suppress(OSError):
             if wanted in (entry / "environ").read_bytes().split(b"\0"):
                 yield int(entry.name)
+
+
+def in_exec(*, since: float) -> Iterator[bool]:
+    """Yield a True for each process, started since some time after boot, that may be in the middle of an exec.
+
+    It has lost its old variables then and does not show the new ones yet: it may be anybody's.
+    """
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                started = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[19]) / _CLOCK_TICKS
+                if started + 1.0 >= since and not (entry / "environ").read_bytes():
+                    # Threads of the kernel and processes that have ended have no program.
+                    yield bool((entry / "exe").readlink())
 
 
 def kill(processes: list[int]) -> None:
