@@ -33,6 +33,25 @@ async def test_a_session_is_not_found_in_another_workspace(subject: Subject) -> 
     assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@requirement("session:ephemeral")
+async def test_an_ephemeral_turn_leaves_nothing(subject: Subject) -> None:
+    """Neither a session nor a word of it in the vendor's home, where that of another turn is."""
+    home = subject.directory / "state/homes/brief"
+    subject.workspace("brief")
+    kept = subject.script("kept", Reply(text="The word is cormorant."))
+    brief = subject.script("brief", Reply(text="The word is gannet."))
+    await subject.caller.run(kept, workspace_id="brief")
+    events = await subject.caller.run(brief, workspace_id="brief", ephemeral=True)
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await subject.caller.run("go", workspace_id="brief", session_id=events[0].session_id)
+    written = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+
+    assert said(events) == "The word is gannet."
+    assert b"cormorant" in written
+    assert b"gannet" not in written
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 @requirement("session:busy")
 async def test_a_session_takes_one_turn_at_a_time(subject: Subject) -> None:
     """Source: agent_service.proto, StartTurn."""

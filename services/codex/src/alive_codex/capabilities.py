@@ -28,7 +28,7 @@ CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
     supported("model_retry"),
     unsupported("tool_context", "no tool that would use it is attached yet"),
     unsupported("history", "history of another provider is not taken over yet"),
-    supported("ephemeral"),
+    limited("ephemeral", "only in a new session"),
     unsupported("SteerTurn", "not offered yet"),
     unsupported("ResolveApproval", "approvals are not offered yet"),
     unsupported("ReadItemContent", "not offered yet"),

@@ -86,7 +86,7 @@ def thread_params(spec: TurnSpec, settings: CodexSettings, key: str, marker: Map
     plan = _PLAN if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN else ""
     if append := "\n\n".join(text for text in (prompt.append, spec.project_instructions, plan) if text):
         params["developerInstructions"] = append
-    if request.ephemeral and not spec.native_session:
+    if request.ephemeral:
         params["ephemeral"] = True
     return params
 

@@ -56,6 +56,8 @@ class CodexProvider:
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
         yield from refusals(request)
+        if request.ephemeral and native_session:
+            yield Unsupported(field="ephemeral", why="a turn of a session that is kept is kept with it")
         append = request.agent.system_prompt.append
         if append and append != self._appended.get(native_session, append):
             yield Unsupported(field="agent.system_prompt.append", why="a resumed session keeps the text it began with")

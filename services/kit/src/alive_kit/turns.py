@@ -93,16 +93,7 @@ class TurnTable:
             token=self._tokens.issue() if self._tokens else "",
             project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
         )
-        turn = LiveTurn(
-            spec=spec,
-            session=session,
-            provider_id=self._provider.provider_id,
-            bounds=self._bounds,
-            fingerprint=fingerprint,
-            tokens=self._tokens,
-        )
-        self._launch(turn, session, resolved)
-        return turn
+        return self._launch(spec, session, fingerprint, resolved)
 
     def find(self, workspace_id: str, turn_id: str) -> LiveTurn:
         """Return a turn that is running or kept.
@@ -157,17 +148,30 @@ class TurnTable:
             return Session(session_id=request.session_id, workspace_id=request.workspace_id)
         return self._sessions.open(request.workspace_id, request.session_id)
 
-    def _launch(self, turn: LiveTurn, session: Session, resolved: resolved_pb2.ResolvedTurn) -> None:
-        key = (turn.spec.request.workspace_id, turn.spec.request.turn_id)
+    def _launch(
+        self, spec: TurnSpec, session: Session, fingerprint: bytes, resolved: resolved_pb2.ResolvedTurn
+    ) -> LiveTurn:
+        turn = LiveTurn(
+            spec=spec,
+            session=session,
+            provider_id=self._provider.provider_id,
+            bounds=self._bounds,
+            fingerprint=fingerprint,
+            tokens=self._tokens,
+        )
+        key = (spec.request.workspace_id, spec.request.turn_id)
         self._forget_old()
         self._turns[key] = turn
-        session.running_turn = turn.spec.request.turn_id
+        session.running_turn = spec.request.turn_id
         due, reason = self._early.pop(key, (0.0, ""))
         if due > asyncio.get_running_loop().time():
             turn.interrupt(event_pb2.INTERRUPTED_BY_CALLER, reason)
         task = asyncio.create_task(turn.live(self._provider, resolved.notices))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        if spec.request.ephemeral and not spec.native_session:
+            task.add_done_callback(lambda _: self._sessions.forget(session))
+        return turn
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -24,6 +24,7 @@ REQUIREMENTS = {
     "mcp:denied": "A denied tool of an MCP server cannot be called.",
     "session:resume": "A resumed session has its memory: the model is sent the earlier turns.",
     "session:isolated": "A session is not found in another workspace.",
+    "session:ephemeral": "Nothing of an ephemeral turn is kept, and its session cannot be resumed.",
     "session:busy": "A session takes one turn at a time.",
     "interrupt:streaming": "An interrupt while the model speaks ends the turn, and the session takes the next one.",
     "interrupt:command": "An interrupt while a command runs ends the turn and the command.",
