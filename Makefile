@@ -26,7 +26,7 @@ help: ## Show this list
 
 install: $(VENVS)/dev/.installed ## Install everything for development
 
-services: $(foreach deployable,$(DEPLOYABLES),$(VENVS)/$(notdir $(deployable))/.installed)
+services: $(VENVS)/.programs $(foreach deployable,$(DEPLOYABLES),$(VENVS)/$(notdir $(deployable))/.installed)
 
 demo: services ## Give one task to both agents, offline, and watch them work
 	@$(VENVS)/stack/bin/alive-stack demo --venvs $(VENVS)
@@ -72,6 +72,13 @@ OURS = $(foreach name,$(shell sed -n 's/^name = "\(alive-[a-z]*\)"/\1/p' protos/
 
 clean: ## Delete what was installed for this checkout
 	rm -rf $(VENVS) build
+
+# What boxes are built with. Not root: the stack says what is missing, and goes on without boxes.
+$(VENVS)/.programs: | $(UV)
+	@if [ "$$(id -u)" = 0 ] && ! { command -v bwrap && command -v socat; } >/dev/null && command -v apt-get >/dev/null; \
+		then echo "installing bubblewrap and socat"; apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends bubblewrap socat >/dev/null; fi
+	@touch $@
 
 # Installation. One environment for each deployable: what a service does not declare, it cannot import.
 

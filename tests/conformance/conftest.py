@@ -14,6 +14,8 @@ import pytest
 
 from alive.agent.v1 import event_pb2, item_pb2
 from alive_kit import launch
+from alive_kit.testing import boxes
+from alive_kit.testing.boxes import can_be_built, give_to_agent
 from alive_kit.testing.harness import Caller, serving
 from alive_kit.testing.scripted_model import Reply, ScriptedModel
 from alive_stack.declarations import Declaration, declared
@@ -33,20 +35,26 @@ class Subject:
     caller: Caller
     model: ScriptedModel
     directory: Path
+    kind: str
+    """Its name, and where its agents run."""
+    boxed: bool
+    """Whether its agents have boxes around them."""
 
     def workspace(self, name: str) -> Path:
         """Return an empty workspace of the test's own."""
         path = self.caller.workspaces / name
         path.mkdir()
+        if self.boxed:
+            give_to_agent(path)
         return path
 
     def script(self, name: str, *replies: Reply) -> str:
         """Set a script and return the prompt that plays it."""
-        return self.model.script(f"{self.name}-{name}", replies) + " go"
+        return self.model.script(f"{self.kind}-{name}", replies) + " go"
 
     def bodies(self, name: str) -> list[dict[str, Any]]:
         """Return what the model was sent for a script."""
-        return [entry.body for entry in self.model.journal.entries(f"{self.name}-{name}")]
+        return [entry.body for entry in self.model.journal.entries(f"{self.kind}-{name}")]
 
     def sent(self, name: str) -> str:
         """Return everything the model was sent for a script, as one text."""
@@ -67,7 +75,7 @@ async def model() -> AsyncIterator[ScriptedModel]:
 
 @contextlib.contextmanager
 def configured(name: str, url: str, key_file: Path, **more: str) -> Iterator[Callable[[], Any]]:
-    """Set the variables a provider declares, and return what creates it."""
+    """Set the variables a provider declares, and return what creates it. Without a launcher among them it has none."""
     declaration: Declaration = _DECLARATIONS[name]
     variables = {variable: url + suffix for variable, suffix in declaration.scripted_model.items()}
     variables |= dict.fromkeys(declaration.secrets, str(key_file))
@@ -86,17 +94,41 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(scope="session", params=PROVIDERS)
+@pytest.fixture(scope="session", params=[f"{name}-{where}" for name in PROVIDERS for where in ("box", "bare")])
 async def subject(request: pytest.FixtureRequest, model: ScriptedModel) -> AsyncIterator[Subject]:
-    """Return each provider's service in turn."""
-    with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as temporary:
-        directory = Path(temporary)
+    """Return each provider's service in turn: with boxes around its agents, and without."""
+    name, _, where = request.param.rpartition("-")
+    if where == "box" and not can_be_built():
+        pytest.skip("no boxes: apt-get install bubblewrap socat")
+    async with contextlib.AsyncExitStack() as exits:
+        directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True)))
+        directory.chmod(0o711)
         (directory / "key").write_text(KEY)
-        with configured(request.param, model.url, directory / "key") as create:
-            provider = create()
         link_python(directory / "bin")
-        async with serving(provider, directory, mcp_path=f"{directory}/bin:/usr/bin:/bin") as caller:
-            yield Subject(name=request.param, caller=caller, model=model, directory=directory)
+        more = {"mcp_path": f"{directory}/bin:/usr/bin:/bin", "homes": directory / "homes"}
+        url, variables = model.url, {}
+        if where == "box":
+            url, variables = boxes.URL, await boxed(name, directory, model, exits)
+        with configured(name, url, directory / "key", **variables) as create:
+            provider = create()
+        caller = await exits.enter_async_context(serving(provider, directory, **more))
+        if where == "box":
+            give_to_agent(caller.workspaces / "demo")
+        yield Subject(
+            name=name, kind=request.param, caller=caller, model=model, directory=directory, boxed=where == "box"
+        )
+
+
+async def boxed(name: str, directory: Path, model: ScriptedModel, exits: contextlib.AsyncExitStack) -> dict[str, str]:
+    """Start a launcher for a provider, with a way to the model, and return what its service is told of it."""
+    box = _DECLARATIONS[name].box
+    assert box is not None
+    program = next(Path(sys.prefix).glob(f"lib/python*/site-packages/{box.program}"))
+    seen = (Path(sys.prefix), directory / "bin")
+    running = boxes.launcher(directory, program, keep=box.keep, nested=box.nested, read_only=seen)
+    launcher = await exits.enter_async_context(running)
+    await model.serve_at(directory / "gateway" / "gateway.sock")
+    return {"ALIVE_LAUNCHER": str(launcher)}
 
 
 def link_python(directory: Path) -> None:

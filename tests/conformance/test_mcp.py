@@ -30,7 +30,7 @@ server.run("stdio")
 
 def notes(subject: Subject, **fields: object) -> options_pb2.McpServer:
     """Return a server with two tools."""
-    path = subject.directory / "notes_server.py"
+    path = subject.directory / "bin" / "notes_server.py"
     path.write_text(_SERVER)
     stdio = options_pb2.StdioTransport(command="notes-python", args=[str(path)], env={"DECLARED": "yes"})
     return options_pb2.McpServer(name="notes", stdio=stdio, **fields)

@@ -36,7 +36,7 @@ async def test_a_session_is_not_found_in_another_workspace(subject: Subject) -> 
 @requirement("session:ephemeral")
 async def test_an_ephemeral_turn_leaves_nothing(subject: Subject) -> None:
     """Neither a session nor a word of it in the vendor's home, where that of another turn is."""
-    home = subject.directory / "state/homes/brief"
+    home = subject.directory / "homes/brief"
     subject.workspace("brief")
     kept = subject.script("kept", Reply(text="The word is cormorant."))
     brief = subject.script("brief", Reply(text="The word is gannet."))

@@ -25,19 +25,24 @@ def test_a_healthy_system_needs_no_cure(system: Running) -> None:
 
 @needs_root
 def test_each_fault_is_found_with_its_cure() -> None:
-    """A secret that others can read, a directory that is not private, a workspace nobody can write."""
+    """A secret that others can read, a directory that is not private, workspaces that are closed or share a UID."""
     with up() as running:
         (running.state / "secrets/gateway/codex").chmod(0o444)
         (running.state / "claude").chmod(0o755)
         (running.state / "workspaces/closed.example").mkdir(mode=0o700)
         (running.state / "workspaces/closed.example").chmod(0o700)
-        os.chown(running.state / "workspaces/closed.example", 0, 0)
+        os.chown(running.state / "workspaces/closed.example", 45990, 0)
+        twin = running.state / "workspaces/twin.example"
+        twin.mkdir()
+        os.chown(twin, (running.state / "workspaces/demo").stat().st_uid, 43100)
+        twin.chmod(0o2770)
         said = doctor(running)
 
     assert said.returncode == 1
     assert f"chmod 400 {running.state}/secrets/gateway/codex" in said.stdout
     assert f"chmod 700 {running.state}/claude" in said.stdout
     assert "make workspace NAME=closed.example" in said.stdout
+    assert "workspaces demo and twin.example share UID" in said.stdout
 
 
 def test_without_a_system_it_says_what_to_do() -> None:

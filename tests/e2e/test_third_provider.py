@@ -29,7 +29,7 @@ def system() -> Iterator[Running]:
             shutil.copy(CHECKOUT / "services" / provider / "pyproject.toml", checkout / "services" / provider)
         venvs = checkout / "venvs"
         venvs.mkdir()
-        for deployable in ("router", "stack", "gateway", "claude", "codex"):
+        for deployable in ("router", "stack", "gateway", "launcher", "claude", "codex"):
             (venvs / deployable).symlink_to(VENVS / deployable)
         install(checkout / "services" / "echo", venvs / "echo")
         with up(checkout=checkout, venvs=venvs) as running:

@@ -86,7 +86,7 @@ async def running(vendor: Vendor, port: int, *, authority: trustme.CA | None = N
         (authority or vendor.authority).cert_pem.write_to_path(str(directory / "ca.pem"))
         route = {
             "name": "some",
-            "port": free_port(),
+            "listen": str(free_port()),
             "upstream": f"https://localhost:{port}/base",
             "paths": "/v1/messages(/count_tokens)?",
             "header": "x-api-key",
@@ -102,8 +102,8 @@ async def running(vendor: Vendor, port: int, *, authority: trustme.CA | None = N
             "ALIVE_GATEWAY_CA_FILE": str(directory / "ca.pem"),
         }
         with process(environment):
-            await until_listening(int(str(route["port"])))
-            yield Gateway(url=f"http://127.0.0.1:{route['port']}", tokens=tokens, authz=authz, token=tokens.issue())
+            await until_listening(int(str(route["listen"])))
+            yield Gateway(url=f"http://127.0.0.1:{route['listen']}", tokens=tokens, authz=authz, token=tokens.issue())
         await authz.stop()
 
 

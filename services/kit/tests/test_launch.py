@@ -36,7 +36,7 @@ async def started(launch: Launch, *arguments: str) -> asyncio.subprocess.Process
 async def test_a_cli_sees_exactly_the_declared_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the service's own environment gets through, its settings and secrets included."""
     monkeypatch.setenv("ALIVE_SECRET", "canary")
-    launch = SourceLaunch(program=Path("/usr/bin/env"), environment={"PATH": "/usr/bin:/bin", "HOME": "/nowhere"})
+    launch = SourceLaunch(Path("/usr/bin/env"), environment={"PATH": "/usr/bin:/bin", "HOME": "/nowhere"})
     output, _ = await (await started(launch)).communicate()
 
     seen = dict(line.split("=", 1) for line in output.decode().splitlines())
@@ -45,7 +45,7 @@ async def test_a_cli_sees_exactly_the_declared_environment(monkeypatch: pytest.M
 
 async def test_a_missing_cli_is_said_on_stderr() -> None:
     """The launcher's own failure is readable and names the program."""
-    launch = SourceLaunch(program=Path("/no/such/cli"), environment={"PATH": "/usr/bin"})
+    launch = SourceLaunch(Path("/no/such/cli"), environment={"PATH": "/usr/bin"})
     process = await started(launch)
     _, errors = await process.communicate()
 
@@ -70,7 +70,7 @@ async def test_everything_a_cli_left_behind_is_ended() -> None:
         seconds = f"600.{os.getpid()}{attempt:02}"
         daemon = f"setsid sh -c 'trap \"\" TERM HUP; exec sleep {seconds}'"
         script = f"trap '' TERM HUP INT; ({daemon} &) ; echo ready; exec sleep {seconds}"
-        launch = SourceLaunch(program=Path("/bin/sh"), environment={"PATH": "/usr/bin:/bin"})
+        launch = SourceLaunch(Path("/bin/sh"), environment={"PATH": "/usr/bin:/bin"})
         process = await started(launch, "-c", script)
         assert process.stdout
         await process.stdout.readline()
@@ -84,7 +84,7 @@ async def test_everything_a_cli_left_behind_is_ended() -> None:
 
 async def test_a_cli_dies_with_its_service() -> None:
     """A service killed without warning leaves no CLI."""
-    launch = SourceLaunch(program=Path("/bin/sleep"), environment={"PATH": "/usr/bin:/bin"})
+    launch = SourceLaunch(Path("/bin/sleep"), environment={"PATH": "/usr/bin:/bin"})
     service = (
         "import os, subprocess, sys;"
         "environment = {**os.environ, 'ALIVE_LAUNCH_PARENT': str(os.getpid())};"
@@ -107,7 +107,7 @@ async def test_a_cli_dies_with_its_service() -> None:
 
 async def test_a_process_without_variables_is_left_alone() -> None:
     """It is looked at again and again, and then taken for somebody else's."""
-    launch = Launch(program=Path("/bin/true"), environment={})
+    launch = Launch(Path("/bin/true"), environment={})
     stranger = await asyncio.create_subprocess_exec("sleep", "60", env={})
     try:
         async with asyncio.timeout(5):

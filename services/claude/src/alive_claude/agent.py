@@ -13,7 +13,7 @@ from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_claude.events import Translator
 from alive_claude.failures import of_exception, of_result
 from alive_claude.messages import receive
-from alive_claude.options import cli_options, discard_files
+from alive_claude.options import cli_options
 from alive_claude.prompt import user_message
 from alive_kit.errors import TurnFailure
 from alive_kit.failures import failure
@@ -61,7 +61,7 @@ class ClaudeAgent:
             logger.warning("the CLI does not start: %s: %s", error, self._said)
             raise of_exception(error, self._said) from error
         await self._require_servers()
-        discard_files(self._spec)
+        self._launch.take_back()
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
         """Run the turn to its end."""
@@ -101,7 +101,6 @@ class ClaudeAgent:
                 async with asyncio.timeout(_DISCONNECT_SECONDS):
                     await self._client.disconnect()
         finally:
-            discard_files(self._spec)
             await self._launch.end()
 
     @property

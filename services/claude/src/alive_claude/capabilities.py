@@ -2,18 +2,22 @@
 
 from alive.agent.v1 import provider_pb2
 from alive_kit.capabilities import limited, supported, unsupported
+from alive_kit.walls import box_capabilities
 
-CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
+_OUTSIDE = (
+    unsupported("permissions.sandbox.READ_ONLY", "there is no box; PLAN changes nothing"),
+    unsupported("permissions.sandbox.WORKSPACE_WRITE", "there is no box"),
+    supported("permissions.sandbox.FULL_ACCESS"),
+    limited("permissions.network", "only on: there is no box"),
+)
+
+_COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("permissions.approval_policy.BYPASS"),
     supported("permissions.approval_policy.PLAN"),
     unsupported("permissions.approval_policy.ASK", "approvals are not offered yet"),
     unsupported("permissions.approval_policy.ACCEPT_EDITS", "approvals are not offered yet"),
-    unsupported("permissions.sandbox.READ_ONLY", "no wall stands around the agent yet; PLAN changes nothing"),
-    unsupported("permissions.sandbox.WORKSPACE_WRITE", "no wall stands around the agent yet"),
-    supported("permissions.sandbox.FULL_ACCESS"),
     limited("permissions.tools", "tools of MCP servers that are not allowed are offered to the model and then refused"),
     unsupported("permissions.extra_directories", "an agent has its own workspace only"),
-    limited("permissions.network", "only on: no wall stands around the agent yet"),
     supported("permissions.web_search"),
     limited("agent.effort", "checked for the models listed here; for others the vendor decides"),
     supported("agent.system_prompt.append"),
@@ -24,7 +28,6 @@ CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
     limited("limits.max_tokens", "checked after each request to the model"),
     unsupported("limits.max_micro_usd", "turns are not priced yet"),
     supported("mcp_servers.stdio"),
-    supported("mcp_servers.http"),
     limited("model_retry", "the CLI asks again silently: up to 6 times after a 400, once after a broken stream"),
     unsupported("tool_context", "no tool that would use it is attached yet"),
     unsupported("history", "history of another provider is not taken over yet"),
@@ -38,3 +41,8 @@ CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
     unsupported("DeleteSession", "not offered yet"),
     unsupported("ListItems", "not offered yet"),
 )
+
+
+def capabilities(*, boxed: bool) -> list[provider_pb2.Capability]:
+    """Return what it can do, in a box or without one."""
+    return [*box_capabilities(boxed=boxed), *(_OUTSIDE if not boxed else ()), *_COMMON]

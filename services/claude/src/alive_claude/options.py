@@ -1,7 +1,6 @@
 """Turns a turn's request into Claude Code's options. What has no option here is refused in `refusals`."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_claude.models import MODELS
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.walls import network_refusals
 
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
@@ -22,8 +22,8 @@ _MESSAGE_BYTES = 64 << 20
 """The largest message of the CLI; the SDK's own limit of 1 MiB breaks on a large file (0.2.187)."""
 
 
-def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
-    """Yield every option that would not be honoured."""
+def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
+    """Yield every option that would not be honoured, in a box or without one."""
     permissions = request.permissions
     if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
         name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
@@ -31,12 +31,13 @@ def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupporte
             field="permissions.approval_policy",
             why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN",
         )
-    if permissions.sandbox not in {options_pb2.SANDBOX_UNSPECIFIED, options_pb2.SANDBOX_FULL_ACCESS}:
-        yield Unsupported(field="permissions.sandbox", why="no wall stands around the agent yet; only FULL_ACCESS")
+    if not boxed and permissions.sandbox not in {options_pb2.SANDBOX_UNSPECIFIED, options_pb2.SANDBOX_FULL_ACCESS}:
+        yield Unsupported(field="permissions.sandbox", why="without a launcher there is no box; only FULL_ACCESS")
     if permissions.extra_directories:
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
-    if permissions.HasField("network") and not permissions.network:
-        yield Unsupported(field="permissions.network", why="no wall stands around the agent yet; it cannot be cut off")
+    if not boxed and permissions.HasField("network") and not permissions.network:
+        yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
+    yield from network_refusals(request, boxed=boxed)
     if request.limits.HasField("max_micro_usd"):
         yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
     if request.HasField("tool_context"):
@@ -49,17 +50,16 @@ def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupporte
 def cli_options(spec: TurnSpec, launch: Launch, on_stderr: Callable[[str], None]) -> ClaudeAgentOptions:
     """Return the options that start the CLI for a turn."""
     request = spec.request
-    return ClaudeAgentOptions(
+    options = ClaudeAgentOptions(
         cli_path=launch.executable,
-        env=launch.variables(),
-        cwd=spec.workspace.path,
+        cwd=launch.cwd,
         # The workspace is not trusted: with the SDK's default its settings could run hooks and redirect the API.
         setting_sources=[],
         strict_mcp_config=True,
         resume=spec.native_session or None,
         model=request.agent.model or None,
         effort=request.agent.effort or None,  # type: ignore[arg-type]  # checked against the model's efforts
-        system_prompt=_system_prompt(spec),
+        system_prompt=_system_prompt(spec, launch),
         output_format=_output_format(request.agent),
         permission_mode=_permission_mode(request),
         tools=builtin_tools(request.permissions),
@@ -71,14 +71,10 @@ def cli_options(spec: TurnSpec, launch: Launch, on_stderr: Callable[[str], None]
         forward_subagent_text=True,
         max_buffer_size=_MESSAGE_BYTES,
         stderr=on_stderr,
-        extra_args=_extra_arguments(spec),
+        extra_args=_extra_arguments(spec, launch),
     )
-
-
-def discard_files(spec: TurnSpec) -> None:
-    """Delete the files that the CLI has read at its start: they may hold secrets of MCP servers."""
-    _mcp_file(spec).unlink(missing_ok=True)
-    _prompt_file(spec).unlink(missing_ok=True)
+    options.env = launch.variables()
+    return options
 
 
 def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
@@ -132,21 +128,20 @@ def _denied(spec: TurnSpec) -> Iterator[str]:
         yield from (f"mcp__{server.name}__{tool}" for tool in server.tools.denied)
 
 
-def _system_prompt(spec: TurnSpec) -> SystemPromptPreset | SystemPromptFile:
+def _system_prompt(spec: TurnSpec, launch: Launch) -> SystemPromptPreset | SystemPromptFile:
     """Return the system prompt. Long texts go through a file: an argument is limited to 128 KiB and world-readable."""
     if spec.request.agent.system_prompt.WhichOneof("text") == "replace":
-        _write_private(_prompt_file(spec), _joined(spec.request.agent.system_prompt.replace, spec.project_instructions))
-        return {"type": "file", "path": str(_prompt_file(spec))}
+        text = _joined(spec.request.agent.system_prompt.replace, spec.project_instructions)
+        return {"type": "file", "path": launch.hand_over(_prompt_file(spec), text)}
     return {"type": "preset", "preset": "claude_code"}
 
 
-def _extra_arguments(spec: TurnSpec) -> dict[str, str | None]:
+def _extra_arguments(spec: TurnSpec, launch: Launch) -> dict[str, str | None]:
     # Without it a resumed session keeps the prompt of its first turn.
     arguments: dict[str, str | None] = {"system-prompt-snapshot": "off"}
     append = _joined(spec.request.agent.system_prompt.append, spec.project_instructions)
     if append and spec.request.agent.system_prompt.WhichOneof("text") != "replace":
-        _write_private(_prompt_file(spec), append)
-        arguments["append-system-prompt-file"] = str(_prompt_file(spec))
+        arguments["append-system-prompt-file"] = launch.hand_over(_prompt_file(spec), append)
     if spec.request.ephemeral:
         arguments["no-session-persistence"] = None
     return arguments
@@ -161,8 +156,8 @@ def _mcp_config(spec: TurnSpec, launch: Launch) -> str | dict[str, Any]:
     if not spec.mcp_servers:
         return {}
     servers = {server.name: _mcp_server(server, launch) for server in spec.mcp_servers}
-    _write_private(_mcp_file(spec), json.dumps({"mcpServers": servers}))
-    return str(_mcp_file(spec))
+    path = spec.workspace.tmp / f"{spec.request.turn_id}.mcp.json"
+    return launch.hand_over(path, json.dumps({"mcpServers": servers}))
 
 
 def _mcp_server(server: options_pb2.McpServer, launch: Launch) -> dict[str, Any]:
@@ -178,19 +173,8 @@ def _mcp_server(server: options_pb2.McpServer, launch: Launch) -> dict[str, Any]
     }
 
 
-def _mcp_file(spec: TurnSpec) -> Path:
-    return spec.workspace.tmp / f"{spec.request.turn_id}.mcp.json"
-
-
 def _prompt_file(spec: TurnSpec) -> Path:
     return spec.workspace.tmp / f"{spec.request.turn_id}.prompt.md"
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _joined(*texts: str) -> str:

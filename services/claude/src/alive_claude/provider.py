@@ -7,15 +7,15 @@ from claude_agent_sdk._cli_version import __cli_version__
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, provider_pb2
 from alive_claude.agent import ClaudeAgent
-from alive_claude.capabilities import CAPABILITIES
+from alive_claude.capabilities import capabilities
 from alive_claude.environment import cli_environment, version_environment
 from alive_claude.models import MODELS
 from alive_claude.options import refusals
 from alive_claude.settings import ClaudeSettings
 from alive_kit.failures import failure
-from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
 from alive_kit.surroundings import NotReady, VendorCli, read_key
+from alive_kit.walls import Walls, WallSettings
 
 _KEY_VARIABLE = "ALIVE_ANTHROPIC_API_KEY_FILE"
 
@@ -25,8 +25,9 @@ class ClaudeProvider:
 
     provider_id = "claude"
 
-    def __init__(self, settings: ClaudeSettings) -> None:
+    def __init__(self, settings: ClaudeSettings, walls: Walls) -> None:
         self._settings = settings
+        self._walls = walls
         self._cli = VendorCli(
             program=settings.claude_cli, variable="ALIVE_CLAUDE_CLI", says="Claude Code", tested=__cli_version__
         )
@@ -39,22 +40,23 @@ class ClaudeProvider:
             display_name="Claude",
             versions=provider_pb2.Versions(service=version("alive-claude"), sdk=version("claude-agent-sdk")),
             readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY),
-            wall_level=provider_pb2.WALL_LEVEL_NONE,
-            capabilities=CAPABILITIES,
+            capabilities=capabilities(boxed=self._walls.stand),
             models=MODELS,
         )
         try:
+            await self._walls.probe()
             info.versions.cli = await self._cli.version(version_environment())
             if not self._settings.authz_listen:
                 read_key(self._settings.anthropic_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
             info.readiness.reason = str(finding)
+        info.wall_level = self._walls.level
         return info
 
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
-        return refusals(request)
+        return refusals(request, boxed=self._walls.stand)
 
     async def start(self, spec: TurnSpec) -> ClaudeAgent:
         """Start a CLI for a turn, resuming its session if it has one."""
@@ -63,7 +65,8 @@ class ClaudeProvider:
         except NotReady as finding:
             raise failure(error_pb2.FAILURE_REASON_AUTH) from finding
         environment = cli_environment(self._settings, spec.workspace, key)
-        agent = ClaudeAgent(spec, Launch(program=self._settings.claude_cli, environment=environment))
+        launch = self._walls.launch(self._settings.claude_cli, environment, spec.workspace, spec.request.permissions)
+        agent = ClaudeAgent(spec, launch)
         try:
             await agent.connect()
         except BaseException:
@@ -74,4 +77,4 @@ class ClaudeProvider:
 
 def create_provider() -> ClaudeProvider:
     """Return the provider as its environment describes it."""
-    return ClaudeProvider(ClaudeSettings())
+    return ClaudeProvider(ClaudeSettings(), Walls(WallSettings()))

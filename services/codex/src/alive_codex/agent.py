@@ -43,7 +43,7 @@ class CodexAgent:
             TurnFailure: it does not start.
         """
         try:
-            await self._server.start(str(self._spec.workspace.path))
+            await self._server.start()
         except Exception as error:
             logger.warning("the CLI does not start: %s: %s", error, self._server.stderr)
             raise of_thread(error, self._server.stderr) from error

@@ -54,9 +54,10 @@ class AppServer:
         self._calls = ThreadPoolExecutor(max_workers=3, thread_name_prefix="app-server")
         self._client = _Client(launch, self._hear)
 
-    async def start(self, cwd: str) -> None:
+    async def start(self) -> None:
         """Start the process and greet it."""
-        self._client.config.cwd = cwd
+        self._client.config.cwd = self._launch.cwd
+        self._client.config.env = self._launch.variables()
         # In this thread: the process dies with the thread that started it (see alive-launch).
         self._client.start()
         await self.call(self._client.initialize)
@@ -116,7 +117,6 @@ class _Client(CodexClient):
         super().__init__(
             CodexConfig(
                 launch_args_override=(str(launch.executable), "app-server", "--listen", "stdio://"),
-                env=launch.variables(),
                 client_name="alive_agents",
                 client_title="Alive Agents",
             )

@@ -2,18 +2,22 @@
 
 from alive.agent.v1 import provider_pb2
 from alive_kit.capabilities import limited, supported, unsupported
+from alive_kit.walls import box_capabilities
 
-CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
+_OUTSIDE = (
+    limited("permissions.sandbox.READ_ONLY", "by Codex's own sandbox: it can read the whole disk"),
+    limited("permissions.sandbox.WORKSPACE_WRITE", "by Codex's own sandbox: it can read the whole disk; the default"),
+    supported("permissions.sandbox.FULL_ACCESS"),
+    limited("permissions.network", "on or off in WORKSPACE_WRITE, always off in READ_ONLY, always on in FULL_ACCESS"),
+)
+
+_COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("permissions.approval_policy.BYPASS"),
     supported("permissions.approval_policy.PLAN"),
     unsupported("permissions.approval_policy.ASK", "approvals are not offered yet"),
     unsupported("permissions.approval_policy.ACCEPT_EDITS", "approvals are not offered yet"),
-    limited("permissions.sandbox.READ_ONLY", "by Codex's own sandbox: it can read the whole disk"),
-    limited("permissions.sandbox.WORKSPACE_WRITE", "by Codex's own sandbox: it can read the whole disk; the default"),
-    supported("permissions.sandbox.FULL_ACCESS"),
     limited("permissions.tools", "only tools of MCP servers can be named"),
     unsupported("permissions.extra_directories", "an agent has its own workspace only"),
-    limited("permissions.network", "on or off in WORKSPACE_WRITE, always off in READ_ONLY, always on in FULL_ACCESS"),
     supported("permissions.web_search"),
     limited("agent.effort", "checked for the models listed here; for others the vendor decides"),
     limited("agent.system_prompt.append", "cannot change in a resumed session: the vendor keeps the first"),
@@ -24,7 +28,6 @@ CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
     limited("limits.max_tokens", "checked after each request to the model"),
     unsupported("limits.max_micro_usd", "turns are not priced yet"),
     supported("mcp_servers.stdio"),
-    supported("mcp_servers.http"),
     supported("model_retry"),
     unsupported("tool_context", "no tool that would use it is attached yet"),
     unsupported("history", "history of another provider is not taken over yet"),
@@ -38,3 +41,8 @@ CAPABILITIES: tuple[provider_pb2.Capability, ...] = (
     unsupported("DeleteSession", "not offered yet"),
     unsupported("ListItems", "not offered yet"),
 )
+
+
+def capabilities(*, boxed: bool) -> list[provider_pb2.Capability]:
+    """Return what it can do, in a box or without one."""
+    return [*box_capabilities(boxed=boxed), *(_OUTSIDE if not boxed else ()), *_COMMON]

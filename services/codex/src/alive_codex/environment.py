@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from alive_kit.launch import Launch
 from alive_kit.workspaces import Workspace
 
 _CONFIG = """\
@@ -40,15 +41,9 @@ def codex_home(workspace: Workspace) -> Path:
     return workspace.home / ".codex"
 
 
-def prepare_home(workspace: Workspace) -> None:
-    """Write the configuration that keeps the CLI off the network and out of the service's way."""
-    home = codex_home(workspace)
-    home.mkdir(mode=0o700, exist_ok=True)
-    config = home / "config.toml"
-    if not config.exists() or config.read_text() != _CONFIG:
-        fresh = config.with_suffix(".new")
-        fresh.write_text(_CONFIG)
-        fresh.replace(config)
+def configure(launch: Launch, workspace: Workspace) -> None:
+    """Have the CLI find the configuration that keeps it off the network and out of the service's way."""
+    launch.configure(codex_home(workspace) / "config.toml", _CONFIG)
 
 
 def cli_environment(workspace: Workspace) -> dict[str, str]:

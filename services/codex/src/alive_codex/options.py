@@ -5,12 +5,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from alive.agent.v1 import agent_service_pb2, options_pb2
+from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
 from alive_codex.models import DEFAULT, MODELS
 from alive_codex.settings import CodexSettings
 from alive_kit.inputs import read_image
 from alive_kit.provider import TurnSpec, Unsupported
 from alive_kit.validation import image_type
+from alive_kit.walls import WallLevel, network_refusals
 
 _PROVIDER = "alive"
 """The name under which the CLI knows the endpoint."""
@@ -24,8 +25,8 @@ _SANDBOXES = {
 _PLAN = "You are asked for a plan only. Read what you need, change nothing, and answer with the plan."
 
 
-def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
-    """Yield every option that would not be honoured."""
+def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
+    """Yield every option that would not be honoured, in a box or without one."""
     permissions = request.permissions
     if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
         name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
@@ -35,7 +36,7 @@ def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupporte
         )
     if permissions.extra_directories:
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
-    yield from _network_refusal(permissions)
+    yield from network_refusals(request, boxed=boxed) if boxed else _network_refusal(permissions)
     for name in [*permissions.tools.allowed, *permissions.tools.denied]:
         if not name.startswith("mcp__"):
             yield Unsupported(field="permissions.tools", why=f"only tools of MCP servers can be named, not {name!r}")
@@ -66,7 +67,9 @@ def sandbox_of(permissions: options_pb2.Permissions) -> "options_pb2.Sandbox.Val
     return permissions.sandbox or options_pb2.SANDBOX_WORKSPACE_WRITE
 
 
-def thread_params(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[str, str]) -> dict[str, Any]:
+def thread_params(
+    spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[str, str], level: WallLevel
+) -> dict[str, Any]:
     """Return what opens or resumes a thread. It goes over the CLI's standard input and is not written to disk."""
     request = spec.request
     params: dict[str, Any] = {
@@ -75,7 +78,7 @@ def thread_params(spec: TurnSpec, settings: CodexSettings, key: str, marker: Map
         "modelProvider": _PROVIDER,
         "approvalPolicy": "never",
         "approvalsReviewer": "user",
-        "sandbox": _SANDBOXES[sandbox_of(request.permissions)],
+        "sandbox": _inner_sandbox(request.permissions, level),
         "config": _config(spec, settings, key, marker),
         # Tells of commands that the CLI ran without an item for them.
         "experimentalRawEvents": True,
@@ -105,6 +108,13 @@ def turn_params(spec: TurnSpec) -> dict[str, Any]:
 def turn_input(spec: TurnSpec) -> list[dict[str, Any]]:
     """Return the input of a turn."""
     return [_part(part, spec) for part in spec.request.input]
+
+
+def _inner_sandbox(permissions: options_pb2.Permissions, level: WallLevel) -> str:
+    """Return Codex's own sandbox. In a box that has no /proc of its own it cannot stand: the box is the only one."""
+    if level == provider_pb2.WALL_LEVEL_SHARED_PROC:
+        return _SANDBOXES[options_pb2.SANDBOX_FULL_ACCESS]
+    return _SANDBOXES[sandbox_of(permissions)]
 
 
 def _network_refusal(permissions: options_pb2.Permissions) -> Iterator[Unsupported]:

@@ -7,15 +7,15 @@ from importlib.metadata import version
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, provider_pb2
 from alive_codex.agent import CodexAgent
-from alive_codex.capabilities import CAPABILITIES
-from alive_codex.environment import cli_environment, prepare_home, version_environment
+from alive_codex.capabilities import capabilities
+from alive_codex.environment import cli_environment, configure, version_environment
 from alive_codex.models import MODELS
 from alive_codex.options import refusals, thread_params
 from alive_codex.settings import CodexSettings
 from alive_kit.failures import failure
-from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
 from alive_kit.surroundings import NotReady, VendorCli, read_key
+from alive_kit.walls import Walls, WallSettings
 
 _KEY_VARIABLE = "ALIVE_OPENAI_API_KEY_FILE"
 
@@ -25,8 +25,9 @@ class CodexProvider:
 
     provider_id = "codex"
 
-    def __init__(self, settings: CodexSettings) -> None:
+    def __init__(self, settings: CodexSettings, walls: Walls) -> None:
         self._settings = settings
+        self._walls = walls
         self._appended: dict[str, str] = {}
         self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         tested = version("openai-codex-cli-bin")
@@ -40,22 +41,23 @@ class CodexProvider:
             display_name="Codex",
             versions=provider_pb2.Versions(service=version("alive-codex"), sdk=version("openai-codex")),
             readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY),
-            wall_level=provider_pb2.WALL_LEVEL_NONE,
-            capabilities=CAPABILITIES,
+            capabilities=capabilities(boxed=self._walls.stand),
             models=MODELS,
         )
         try:
+            await self._walls.probe()
             info.versions.cli = await self._cli.version(version_environment())
             if not self._settings.authz_listen:
                 read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
             info.readiness.reason = str(finding)
+        info.wall_level = self._walls.level
         return info
 
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
-        yield from refusals(request)
+        yield from refusals(request, boxed=self._walls.stand)
         if request.ephemeral and native_session:
             yield Unsupported(field="ephemeral", why="a turn of a session that is kept is kept with it")
         append = request.agent.system_prompt.append
@@ -68,14 +70,15 @@ class CodexProvider:
             key = spec.token or read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             raise failure(error_pb2.FAILURE_REASON_AUTH) from finding
-        prepare_home(spec.workspace)
-        launch = Launch(program=self._settings.codex_cli, environment=cli_environment(spec.workspace))
+        environment = cli_environment(spec.workspace)
+        launch = self._walls.launch(self._settings.codex_cli, environment, spec.workspace, spec.request.permissions)
+        configure(launch, spec.workspace)
         agent = CodexAgent(spec, launch)
         try:
             # Two CLIs that make a home's databases at the same time both fail (codex 0.163.0).
             async with self._starting[spec.workspace.workspace_id]:
                 await agent.start()
-            await agent.open(thread_params(spec, self._settings, key, launch.marker))
+            await agent.open(thread_params(spec, self._settings, key, launch.marker, self._walls.level))
         except BaseException:
             await agent.close()
             raise
@@ -85,4 +88,4 @@ class CodexProvider:
 
 def create_provider() -> CodexProvider:
     """Return the provider as its environment describes it."""
-    return CodexProvider(CodexSettings())
+    return CodexProvider(CodexSettings(), Walls(WallSettings()))

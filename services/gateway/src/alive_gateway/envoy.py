@@ -46,8 +46,14 @@ def _listener(route: Route, secrets: Path) -> Json:
         "http_filters": [_ask(route), _inject(route, secrets), _filter("router", "router.v3.Router")],
     }
     filters = [{"name": "http", "typed_config": manager}]
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": route.port}}
-    return {"name": route.name, "address": address, "filter_chains": [{"filters": filters}]}
+    return {"name": route.name, "address": _address(route.listen), "filter_chains": [{"filters": filters}]}
+
+
+def _address(listen: str) -> Json:
+    if listen.startswith("unix:"):
+        # Anybody may connect: its directory, and the token, say who is let through.
+        return {"pipe": {"path": listen.removeprefix("unix:"), "mode": 0o666}}
+    return {"socket_address": {"address": "127.0.0.1", "port_value": int(listen)}}
 
 
 def _host(route: Route) -> Json:

@@ -14,8 +14,8 @@ class Route(BaseModel):
     name: str
     """The provider's id."""
 
-    port: int
-    """Port on loopback where its CLIs find the vendor's API."""
+    listen: str
+    """Where its CLIs find the vendor's API: ``unix:/path`` for those in boxes, else a port of loopback."""
 
     upstream: HttpUrl
     """Base URL of the vendor's API; its path comes before that of a request."""

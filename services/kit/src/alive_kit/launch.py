@@ -1,22 +1,27 @@
 """The one place where a vendor CLI is started.
 
 Vendor SDKs start their CLI themselves and merge their own process's environment into it. So they are given
-`alive-launch` as the CLI: a short program that becomes the real one with exactly the environment declared here and
-dies with the service. Everything a CLI starts carries a marker variable, by which it is found and ended afterwards.
-The sandbox takes its place here: what an agent may see is decided by `Launch` and `alive-launch`, nowhere else.
+`alive-launch` as the CLI: a short program that dies with the service. Where there is a launcher, it asks that for a
+box and hands its standard streams over; the box ends with it. Where there is none, it becomes the CLI itself, with
+exactly the environment declared here; then everything that the CLI starts carries a marker variable, by which it is
+found and ended afterwards.
 """
 
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from alive_kit.workspaces import Workspace
 
 MARKER = "ALIVE_AGENT"
 """Variable that every process of an agent carries."""
@@ -29,15 +34,32 @@ _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """The box that a launcher builds around an agent."""
+
+    launcher: Path
+    """The launcher's unix socket."""
+    read_only: bool
+    """Whether the agent may not write in its workspace either."""
+
+
 class Launch:
     """How one vendor CLI is started, and how everything it left behind is ended."""
 
-    program: Path
-    """The vendor's CLI."""
-    environment: Mapping[str, str]
-    """All that the CLI sees. Nothing is inherited."""
-    agent_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    created: float = field(default_factory=lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+    def __init__(
+        self,
+        program: Path,
+        environment: Mapping[str, str],
+        workspace: Workspace | None = None,
+        box: Box | None = None,
+    ) -> None:
+        self.agent_id = uuid.uuid4().hex
+        self._program = program
+        self._environment = {**environment, **self.marker}
+        self._box = box
+        self._workspace = workspace
+        self._files: dict[Path, int] = {}
+        self._created = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     @property
     def executable(self) -> Path:
@@ -49,27 +71,97 @@ class Launch:
         """The marker, for vendors that start tools with an environment of their own."""
         return {MARKER: self.agent_id}
 
+    @property
+    def cwd(self) -> str | None:
+        """Where the executable must be started; a box begins in its workspace by itself."""
+        return str(self._workspace.path) if self._workspace and not self._box else None
+
+    def configure(self, path: Path, text: str) -> None:
+        """Have the CLI find a file that is the same for every start; without a box it stays in the shared home."""
+        if self._box:
+            self.hand_over(path, text)
+        elif not path.exists() or path.read_text() != text:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            fresh = path.with_name(f"{path.name}.{self.agent_id}")
+            fresh.write_text(text)
+            fresh.replace(path)
+
+    def hand_over(self, path: Path, text: str) -> str:
+        """Have the CLI find a private file of its own at a path below its home, and return the path.
+
+        In a box it is never on a disk.
+        """
+        if self._box:
+            self._files[path] = descriptor = os.memfd_create("alive")
+        else:
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._files[path] = -1
+        with open(descriptor, "w", encoding="utf-8", closefd=not self._box) as file:
+            file.write(text)
+        return str(path)
+
+    def take_back(self) -> None:
+        """Delete what was handed over, once the CLI has read it."""
+        for path, descriptor in self._files.items():
+            if descriptor >= 0:
+                os.close(descriptor)
+            else:
+                path.unlink(missing_ok=True)
+        self._files.clear()
+
     def variables(self) -> dict[str, str]:
-        """Return the variables to give to the vendor SDK for its CLI."""
-        seen = {**self.environment, **self.marker}
+        """Return the variables to give to the vendor SDK for its CLI, once everything is handed over."""
+        common = {**self.marker, "ALIVE_LAUNCH_PARENT": str(os.getpid())}
+        if self._box is None or self._workspace is None:
+            kept = {"ALIVE_LAUNCH_PROGRAM": str(self._program), "ALIVE_LAUNCH_KEEP": ",".join(self._environment)}
+            return {**self._environment, **common, **kept}
+        request = {
+            "start": self.agent_id,
+            "workspace": self._workspace.workspace_id,
+            "environment": self._environment,
+            "files": [str(path.relative_to(self._workspace.home)) for path in self._files],
+            "read_only": self._box.read_only,
+        }
+        descriptors = [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in self._files.values()]
         return {
-            **seen,
-            "ALIVE_LAUNCH_PROGRAM": str(self.program),
-            "ALIVE_LAUNCH_KEEP": ",".join(seen),
-            "ALIVE_LAUNCH_PARENT": str(os.getpid()),
+            **common,
+            "ALIVE_LAUNCH_LAUNCHER": str(self._box.launcher),
+            "ALIVE_LAUNCH_REQUEST": json.dumps(request),
+            "ALIVE_LAUNCH_FILES": ",".join(descriptors),
         }
 
     async def end(self) -> None:
         """Kill every process of the agent; return when none is left."""
+        self.take_back()
         looks_in_doubt = 0
         async with asyncio.timeout(_END_SECONDS):
             while looks_in_doubt < _LOOKS_IN_DOUBT:
                 processes = list(marked(self.agent_id))
                 kill(processes)
-                if not processes and not any(in_exec(since=self.created)):
-                    return
+                if not processes and (self._box or not any(in_exec(since=self._created))):
+                    break
                 looks_in_doubt += not processes
                 await asyncio.sleep(0.005)  # Nothing tells when a process that is not our child is gone.
+            if self._box:
+                await ask(self._box.launcher, {"end": self.agent_id})
+
+
+async def ask(launcher: Path, request: Mapping[str, object]) -> Mapping[str, Any]:
+    """Ask a launcher and return its answer.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    reader, writer = await asyncio.open_unix_connection(launcher)
+    try:
+        writer.write(json.dumps(request).encode() + b"\n")
+        answer: Mapping[str, Any] = json.loads(await reader.readline() or "{}")
+        return answer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 def adopt_orphans() -> None:

@@ -21,7 +21,10 @@ class ServiceSettings(BaseSettings):
     """Directory that holds one directory for each workspace."""
 
     state_dir: Path
-    """The service's private directory: vendor homes, stores."""
+    """The service's private directory."""
+
+    homes: Path | None = None
+    """Directory of the vendor's files of each workspace; below the private directory unless a launcher has another."""
 
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
@@ -43,11 +46,6 @@ class ServiceSettings(BaseSettings):
 
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long running turns may go on after SIGTERM."""
-
-    @property
-    def homes(self) -> Path:
-        """Where the vendor's homes of the workspaces are."""
-        return self.state_dir / "homes"
 
     def bounds(self) -> Bounds:
         """Return the bounds that hold for turns."""

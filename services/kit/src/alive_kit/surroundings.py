@@ -50,7 +50,7 @@ class VendorCli:
         return version
 
     async def _ask(self, environment: dict[str, str]) -> str:
-        launch = Launch(program=self.program, environment=environment)
+        launch = Launch(self.program, environment)
         process = await asyncio.create_subprocess_exec(
             launch.executable,
             "--version",

@@ -84,7 +84,6 @@ class TurnTable:
         session = self._session_for(merged, resolved)
         if request.validate_only:
             return None
-        self._workspaces.prepare(workspace)
         spec = TurnSpec(
             request=merged,
             workspace=workspace,

@@ -20,7 +20,7 @@ class Workspace:
     path: Path
     """The directory the agent works in."""
     home: Path
-    """The vendor's home for this workspace: private to the service, made on first use."""
+    """The vendor's home for this workspace, made on first use."""
 
     @property
     def tmp(self) -> Path:
@@ -54,8 +54,3 @@ class Workspaces:
         if not exists:
             raise WorkspaceNotFound(workspace_id)
         return Workspace(workspace_id=workspace_id, path=path.resolve(), home=self._homes / workspace_id)
-
-    def prepare(self, workspace: Workspace) -> None:
-        """Make the vendor's home and temporary directory of a workspace."""
-        for directory in (workspace.home, workspace.tmp):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ secrets = ["ALIVE_OPENAI_API_KEY_FILE"]   files it is given copies of
 
 [tool.alive.service.gateway]              how the key gateway reaches the vendor: the fields of `GatewayRoute`
 
+[tool.alive.service.box]                  the box around its agents: the fields of `BoxDeclaration`
+
 [tool.alive.service.scripted_model]
 ALIVE_OPENAI_BASE_URL = "/v1"             how it is pointed at the scripted model: appended to its URL
 """
@@ -21,7 +23,9 @@ ROUTER_UID = 43001
 GATEWAY_UID = 43005
 MODEL_UID = 43009
 WORKSPACES_GID = 43100
-"""Group that may use the workspaces: every provider, until the walls give each workspace a UID of its own."""
+"""Group that may use the workspaces, beside the agents of each: the services, and the product itself."""
+AGENT_UIDS = range(45000, 46000)
+"""One for each workspace: that of its owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,20 @@ class GatewayRoute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BoxDeclaration:
+    """How the launcher starts a provider's agents."""
+
+    program: str
+    """The vendor's CLI, below the site-packages of the service's environment."""
+    program_setting: str
+    """The setting that names another program."""
+    keep: tuple[str, ...]
+    """What of an agent's home outlives its box."""
+    nested: bool = False
+    """Whether the CLI builds boxes of its own inside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """A provider's service."""
 
@@ -53,6 +71,7 @@ class Declaration:
     secrets: tuple[str, ...]
     scripted_model: Mapping[str, str]
     gateway: GatewayRoute | None
+    box: BoxDeclaration | None
 
 
 def declared(checkout: Path) -> list[Declaration]:
@@ -77,9 +96,15 @@ def _declaration(name: str, table: Mapping[str, object]) -> Declaration:
             secrets=_names(table.get("secrets")),
             scripted_model=_texts(table.get("scripted_model")),
             gateway=GatewayRoute(**_texts(table["gateway"])) if "gateway" in table else None,
+            box=_box(table["box"]) if "box" in table else None,
         )
     except (KeyError, TypeError) as missing:
         raise SystemExit(f"services/{name}/pyproject.toml: [tool.alive.service]: {missing}") from None
+
+
+def _box(table: object) -> BoxDeclaration:
+    fields = dict(table) if isinstance(table, dict) else {}
+    return BoxDeclaration(**{**fields, "keep": _names(fields.get("keep"))})
 
 
 def _names(value: object) -> tuple[str, ...]:

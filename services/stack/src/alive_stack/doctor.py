@@ -9,8 +9,9 @@ from pathlib import Path
 import grpc
 
 from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
-from alive_stack.declarations import GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration, declared
+from alive_stack.declarations import AGENT_UIDS, GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration, declared
 from alive_stack.host import Host
+from alive_stack.launchers import missing
 
 _CALL_SECONDS = 5.0
 
@@ -54,6 +55,10 @@ def _separation(host: Host, providers: list[Declaration]) -> Iterator[Finding]:
         return
     expected = {"alive_router": ROUTER_UID, "alive_gateway": GATEWAY_UID}
     expected |= {provider.module: provider.uid for provider in providers}
+    if reason := missing(is_root=True):
+        yield Finding(what="agents have no boxes around them", cure=reason)
+    else:
+        expected["alive_launcher"] = 0
     for module, uid in expected.items():
         yield _process(module, uid)
     private = {"router": ROUTER_UID, "gateway": GATEWAY_UID} | {provider.name: provider.uid for provider in providers}
@@ -116,16 +121,20 @@ def _environment(pid: int) -> bytes:
 
 
 def _workspaces(host: Host) -> Iterator[Finding]:
-    """Look at whether the agents may write in the workspaces."""
-    for path in sorted(host.workspaces.iterdir()) if host.workspaces.is_dir() else []:
-        found = path.stat()
-        may_write = found.st_mode & 0o070 == 0o070 and found.st_gid == WORKSPACES_GID
-        if host.is_root and path.is_dir() and not may_write:
-            yield Finding(
-                what=f"agents may not write in workspace {path.name}", cure=f"make workspace NAME={path.name}"
-            )
+    """Look at whether each workspace has a UID of its own, and whether the services may use it."""
+    owners: dict[int, str] = {}
+    for path in sorted(host.workspaces.iterdir()) if host.is_root and host.workspaces.is_dir() else []:
+        found, cure = path.stat(), f"make workspace NAME={path.name}"
+        if found.st_gid != WORKSPACES_GID or found.st_mode & 0o070 != 0o070:
+            yield Finding(what=f"the services may not use workspace {path.name}", cure=cure)
+        elif found.st_uid not in AGENT_UIDS:
+            yield Finding(what=f"workspace {path.name} belongs to UID {found.st_uid}, which is no agent's", cure=cure)
+        elif found.st_uid in owners:
+            what = f"workspaces {owners[found.st_uid]} and {path.name} share UID {found.st_uid}"
+            yield Finding(what=what, cure=f"chown root {path} && {cure}")
         else:
-            yield Finding(what=f"agents may write in workspace {path.name}")
+            yield Finding(what=f"workspace {path.name} has UID {found.st_uid} to itself")
+        owners.setdefault(found.st_uid, path.name)
 
 
 async def _services(listen: str) -> AsyncIterator[Finding]:

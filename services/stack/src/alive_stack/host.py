@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from alive_stack.declarations import GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration
+from alive_stack.declarations import AGENT_UIDS, GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration
 
 _USER, _GROUP, _OTHER, _NOBODY = 0x01, 0x04, 0x20, 0xFFFFFFFF
 _GROUP_WRITES = struct.pack("<I" + "HHI" * 3, 2, _USER, 7, _NOBODY, _GROUP, 7, _NOBODY, _OTHER, 0, _NOBODY)
@@ -53,6 +53,18 @@ class Host:
         """Return the unix socket on which a provider answers the key gateway."""
         return self.state / "run" / f"{name}-authz" / "authz.sock"
 
+    def launcher_socket(self, name: str) -> Path:
+        """Return the unix socket on which a provider's launcher is asked."""
+        return self.state / "run" / f"{name}-launcher" / "launcher.sock"
+
+    def gateway_socket(self, name: str) -> Path:
+        """Return the unix socket on which the key gateway answers a provider's agents."""
+        return self.state / "run" / f"{name}-gateway" / "gateway.sock"
+
+    def homes(self, name: str) -> Path:
+        """Return the directory of what a vendor keeps of each workspace."""
+        return self.state / "homes" / name
+
     def private(self, name: str) -> Path:
         """Return the private directory of a service."""
         return self.state / name
@@ -65,10 +77,10 @@ class Host:
         """
         for place in (self.state, self.workspaces):
             self._check_reachable(place)
-        for directory in (self.state, self.state / "run", self.state / "secrets"):
+        for directory in (self.state, self.state / "run", self.state / "secrets", self.state / "homes"):
             self._make(directory, mode=0o711)
         self._make(self.logs, mode=0o700)
-        self._make(self.workspaces, mode=0o2770, gid=WORKSPACES_GID)
+        self._make(self.workspaces, mode=0o2771, gid=WORKSPACES_GID)
         self._let_group_inherit(self.workspaces)
         self._make(self.private("router"), mode=0o700, uid=ROUTER_UID, gid=ROUTER_UID)
         self._make(self.private("gateway"), mode=0o700, uid=GATEWAY_UID, gid=GATEWAY_UID)
@@ -76,14 +88,49 @@ class Host:
             # What is made in it belongs to the gateway's group: the gateway may ask, and nobody else.
             self._make(self.authz_socket(provider.name).parent, mode=0o2750, uid=provider.uid, gid=GATEWAY_UID)
             self._make(self.private(provider.name), mode=0o700, uid=provider.uid, gid=provider.uid)
+            self._make(self.gateway_socket(provider.name).parent, mode=0o711, uid=GATEWAY_UID, gid=GATEWAY_UID)
+            self._make(self.launcher_socket(provider.name).parent, mode=0o2750, gid=provider.uid)
+            # Each agent makes its own, and cannot see or change another one's.
+            self._make(self.homes(provider.name), mode=0o1733)
             # The router is in the provider's group: this directory is what tells it from others.
             self._make(self.socket(provider.name).parent, mode=0o750, uid=provider.uid, gid=provider.uid)
 
     def make_workspace(self, name: str) -> Path:
-        """Make a workspace that every provider may use, and return its directory."""
+        """Make a workspace that every provider may use, or make a directory one, and return its directory."""
         path = self.workspaces / name
-        self._make(path, mode=0o2770, gid=WORKSPACES_GID)
+        path.mkdir(exist_ok=True)
+        if self.is_root:
+            self._adopt(path)
         return path
+
+    def adopt_workspaces(self) -> None:
+        """Make workspaces of the directories that were made by hand."""
+        for path in self.workspaces.iterdir():
+            if self.is_root and path.is_dir() and not path.is_symlink() and path.lstat().st_uid not in AGENT_UIDS:
+                self._adopt(path)
+
+    def _adopt(self, path: Path) -> None:
+        """Give a workspace to a UID of its own, and let the group use it."""
+        owner = path.stat().st_uid
+        uid = owner if owner in AGENT_UIDS else self._free_uid(path.name)
+        self._let_group_inherit(path)
+        for directory, _, files, descriptor in os.fwalk(path, topdown=False):
+            for name in files:
+                os.chown(name, uid, WORKSPACES_GID, dir_fd=descriptor, follow_symlinks=False)
+            if directory != str(path):
+                os.fchown(descriptor, uid, WORKSPACES_GID)
+        self._make(path, mode=0o2770, uid=uid, gid=WORKSPACES_GID)  # The last: whoever sees the owner finds it whole.
+
+    def _free_uid(self, name: str) -> int:
+        """Return the UID that had this workspace before, or one that has none and left nothing behind."""
+        left = [(home.name, home.lstat().st_uid) for home in (self.state / "homes").glob("*/*")]
+        taken = {path.lstat().st_uid for path in self.workspaces.iterdir()}
+        former: list[int] = [owner for workspace, owner in left if workspace == name and owner in AGENT_UIDS]
+        unused = sorted(set(AGENT_UIDS) - {owner for _, owner in left})
+        free: list[int] = [uid for uid in (*former, *unused, *AGENT_UIDS) if uid not in taken]
+        if free:
+            return free[0]
+        raise OSError(errno.ENOSPC, "every UID for agents has a workspace", str(self.workspaces))
 
     def keep_secret(self, service: str, name: str, content: str, uid: int) -> Path:
         """Write a secret that one service may read, and return its file."""

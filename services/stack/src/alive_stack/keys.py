@@ -12,6 +12,9 @@ from alive_stack.host import Host
 
 _WATCH_SECONDS = 0.5
 
+BOX_PORT = 43005
+"""The port of its own loopback on which a box finds the gateway."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptKey:
@@ -22,7 +25,13 @@ class KeptKey:
     upstream: str
     source: Path
     """The operator's own file."""
-    port: int
+    listen: str
+    """Where the gateway listens for its agents: a unix socket that leads into their boxes, or a port of loopback."""
+
+    @property
+    def url(self) -> str:
+        """The vendor's API as the agents know it."""
+        return f"http://127.0.0.1:{BOX_PORT if self.listen.startswith('unix:') else self.listen}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +70,7 @@ class KeyRing:
         for key in self.kept:
             if key.provider is provider:
                 return {
-                    key.route.base_url: f"http://127.0.0.1:{key.port}",
+                    key.route.base_url: key.url,
                     "ALIVE_AUTHZ_LISTEN": f"unix:{self.host.authz_socket(provider.name)}",
                 }
         return {}
@@ -69,7 +78,7 @@ class KeyRing:
     def _route(self, key: KeptKey) -> Mapping[str, object]:
         return {
             "name": key.provider.name,
-            "port": key.port,
+            "listen": key.listen,
             "upstream": key.upstream,
             "paths": key.route.paths,
             "header": key.route.header,

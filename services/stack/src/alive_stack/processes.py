@@ -21,13 +21,16 @@ class Service:
     environment: Mapping[str, str]
     uid: int
     groups: tuple[int, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    """What it may do as root beside being root; nothing for every other UID."""
     log: Path
 
     def as_uid(self) -> tuple[str, ...]:
-        """Return the command that runs it under its UID, without any capability."""
+        """Return the command that runs it under its UID, with the capabilities it names and no others."""
         groups = ["--groups", ",".join(map(str, self.groups))] if self.groups else ["--clear-groups"]
         identity = ["--reuid", str(self.uid), "--regid", str(self.uid), *groups]
-        nothing_more = ["--no-new-privs", "--bounding-set", "-all", "--inh-caps", "-all", "--pdeathsig", "KILL"]
+        bounds = ",".join(["-all", *(f"+{capability}" for capability in self.capabilities)])
+        nothing_more = ["--no-new-privs", "--bounding-set", bounds, "--inh-caps", "-all", "--pdeathsig", "KILL"]
         return ("setpriv", *identity, *nothing_more, "--", *self.command)
 
 

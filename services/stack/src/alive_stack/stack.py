@@ -12,17 +12,20 @@ from pathlib import Path
 import grpc
 
 from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
-from alive_stack.declarations import GATEWAY_UID, MODEL_UID, ROUTER_UID, WORKSPACES_GID, Declaration
+from alive_stack.declarations import GATEWAY_UID, MODEL_UID, ROUTER_UID, WORKSPACES_GID, BoxDeclaration, Declaration
 from alive_stack.host import Host
 from alive_stack.keys import KeptKey, KeyRing
+from alive_stack.launchers import Launchers, missing
 from alive_stack.processes import Service, Supervisor
 
 READY_SECONDS = 60.0
 
+_WATCH_SECONDS = 0.2
+
 _COMMON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 _PASSED_ON = ("ALIVE_LOG_LEVEL", "ALIVE_DEADLINE_SECONDS", "ALIVE_IDLE_SECONDS", "ALIVE_DRAIN_SECONDS")
 _ROUTER_SETTINGS = (*_PASSED_ON, "ALIVE_DEFAULT_PROVIDER", "ALIVE_DISABLED_PROVIDERS", "ALIVE_DATABASE_URL")
-_PROVIDER_SETTINGS = (*_PASSED_ON, "ALIVE_DISCONNECT_GRACE_SECONDS", "ALIVE_MCP_PATH")
+_PROVIDER_SETTINGS = (*_PASSED_ON, "ALIVE_DISCONNECT_GRACE_SECONDS", "ALIVE_MCP_PATH", "ALIVE_SANDBOX")
 
 
 class NotStarted(Exception):
@@ -46,10 +49,15 @@ class Stack:
     """The providers that use the scripted model."""
     supervisor: Supervisor = field(init=False)
     keys: KeyRing = field(init=False)
+    launchers: Launchers = field(init=False)
+    no_boxes: str = field(init=False)
+    """Why agents have no boxes; empty when they have."""
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.host.is_root)
         self.keys = KeyRing(host=self.host)
+        self.launchers = Launchers(host=self.host, venvs=self.venvs, environment=self.environment)
+        self.no_boxes = missing(is_root=self.host.is_root)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,7 +77,11 @@ class Stack:
             if self.scripted:
                 await self._start_model()
             await self._start_gateway(exits)
+            adopting = asyncio.create_task(self._adopt_workspaces(), name="workspaces")
+            exits.callback(adopting.cancel)
             for provider in self.providers:
+                if provider.box and self._has_box(provider):
+                    await self._start_launcher(provider, provider.box)
                 await self.supervisor.start(self._provider(provider))
             await self.supervisor.start(self._router())
             await self._until_ready()
@@ -131,7 +143,7 @@ class Stack:
         await self.supervisor.start(gateway)
         watching = asyncio.create_task(self.keys.watch(), name="keys")
         exits.callback(watching.cancel)
-        await asyncio.gather(*(self._until_listening(key.port) for key in self.keys.kept))
+        await asyncio.gather(*(self._until_listening(key.listen) for key in self.keys.kept))
 
     def _kept_key(self, provider: Declaration) -> KeptKey | None:
         """Return the key that the gateway keeps for a provider; None when it has none."""
@@ -145,12 +157,38 @@ class Stack:
             upstream = self.model_url + provider.scripted_model[route.base_url]
         if not source:
             return None
-        return KeptKey(provider=provider, route=route, upstream=upstream, source=Path(source), port=_free_port())
+        boxed = self._has_box(provider)
+        listen = f"unix:{self.host.gateway_socket(provider.name)}" if boxed else str(_free_port())
+        return KeptKey(provider=provider, route=route, upstream=upstream, source=Path(source), listen=listen)
 
-    async def _until_listening(self, port: int) -> None:
+    async def _start_launcher(self, provider: Declaration, box: BoxDeclaration) -> None:
+        """Start a provider's launcher and wait until it can be asked."""
+        path = self.host.launcher_socket(provider.name)
+        path.unlink(missing_ok=True)
+        await self.supervisor.start(self.launchers.service(provider, box))
+        with contextlib.suppress(TimeoutError):  # The provider's readiness will tell; the log says why.
+            async with asyncio.timeout(READY_SECONDS / 4):
+                while not path.exists():
+                    await asyncio.sleep(0.05)
+
+    def _has_box(self, provider: Declaration) -> bool:
+        """Whether a provider's agents have boxes: they lead to the gateway, so it has to keep the key."""
+        has_key = provider.gateway and (
+            provider.name in self.scripted or self.environment.get(provider.gateway.key_file)
+        )
+        return bool(provider.box and has_key and not self.no_boxes)
+
+    async def _adopt_workspaces(self) -> None:
+        """Make workspaces of directories, for as long as this runs."""
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # It is being made, or deleted.
+                self.host.adopt_workspaces()
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _until_listening(self, listen: str) -> None:
         with contextlib.suppress(TimeoutError):  # Turns will tell; the log says why.
             async with asyncio.timeout(READY_SECONDS / 4):
-                while not await _listens(port):
+                while not await _listens(listen):
                     await asyncio.sleep(0.05)
 
     def _provider(self, provider: Declaration) -> Service:
@@ -162,6 +200,7 @@ class Stack:
             "ALIVE_STATE_DIR": str(self.host.private(provider.name)),
             **self._given((*_PROVIDER_SETTINGS, *provider.settings)),
             **(kept or self._secrets(provider)),
+            **(self.launchers.settings_of(provider) if self._has_box(provider) else {}),
         }
         return Service(
             name=provider.name,
@@ -237,9 +276,12 @@ def _check_free(listen: str) -> None:
         raise NotStarted(f"{listen} cannot be used ({error.strerror}): {cure}") from error
 
 
-async def _listens(port: int) -> bool:
+async def _listens(listen: str) -> bool:
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        if listen.startswith("unix:"):
+            _, writer = await asyncio.open_unix_connection(listen.removeprefix("unix:"))
+        else:
+            _, writer = await asyncio.open_connection("127.0.0.1", int(listen))
     except OSError:
         return False
     writer.close()

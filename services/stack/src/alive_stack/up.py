@@ -14,6 +14,8 @@ WORKSPACE = "demo"
 
 ONE_UID = "Not root: every service runs under your own UID, without walls between them. As root each has its own."
 
+NO_BOXES = "Agents have no boxes around them"
+
 LISTEN = "127.0.0.1:50051"
 """Where the router serves unless ``ALIVE_LISTEN`` says otherwise."""
 
@@ -31,6 +33,8 @@ async def up(checkout: Path, venvs: Path, script: Path | None) -> int:
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     if not host.is_root:
         print(ONE_UID)
+    if stack.no_boxes:
+        print(f"{NO_BOXES}: {stack.no_boxes}")
     print("starting the router and the providers …", flush=True)
     try:
         async with stack.running():

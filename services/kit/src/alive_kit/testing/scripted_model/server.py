@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
@@ -55,6 +56,11 @@ class ScriptedModel:
     def url(self) -> str:
         """The base URL for Anthropic's clients; OpenAI's get it with ``/v1``."""
         return f"http://{self._address[0]}:{self._address[1]}"
+
+    async def serve_at(self, path: Path) -> None:
+        """Serve on a unix socket too, for those who have no network."""
+        await web.UnixSite(self._runner, str(path)).start()
+        path.chmod(0o666)  # noqa: ASYNC240  # At once.
 
     def script(self, name: str, replies: Iterable[Reply] | Script) -> str:
         """Set a script and return the marker that makes a prompt use it."""

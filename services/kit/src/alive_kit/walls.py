@@ -1,0 +1,119 @@
+"""What stands around the agents of a service: boxes where there is a launcher, and how good they are.
+
+A provider asks here for every start of its CLI. How good the boxes are is found out by building one, not by settings.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
+from alive_kit.capabilities import limited, supported, unsupported
+from alive_kit.launch import Box, Launch, ask
+from alive_kit.provider import Unsupported
+from alive_kit.surroundings import NotReady
+from alive_kit.workspaces import Workspace
+
+WallLevel: TypeAlias = "provider_pb2.WallLevel.ValueType"
+
+_NO_NETWORK = "a box leads to the model and nowhere else"
+
+_NAMES = {
+    provider_pb2.WALL_LEVEL_NONE: "none: agents are ordinary children of the service",
+    provider_pb2.WALL_LEVEL_NAMESPACES_ONLY: "agents share the service's UID: the launcher is not root",
+    provider_pb2.WALL_LEVEL_SHARED_PROC: "agents see the container's processes: run it with systempaths=unconfined",
+}
+
+
+class WallSettings(BaseSettings):
+    """The variables that say what must stand."""
+
+    model_config = SettingsConfigDict(env_prefix="ALIVE_", frozen=True, extra="ignore")
+
+    launcher: Path | None = None
+    """Unix socket of the launcher; without one agents have no boxes."""
+
+    sandbox: Literal["prefer", "require"] = "prefer"
+    """``require`` takes no turns unless the wall is complete; ``prefer`` uses what stands, and says so."""
+
+
+class Walls:
+    """The walls of one service."""
+
+    def __init__(self, settings: WallSettings) -> None:
+        self._launcher = settings.launcher
+        self._required = settings.sandbox == "require"
+        self.level: WallLevel = provider_pb2.WALL_LEVEL_NONE
+        """What stood when it was last looked at."""
+
+    @property
+    def stand(self) -> bool:
+        """Whether agents are started in boxes."""
+        return self._launcher is not None
+
+    async def probe(self) -> None:
+        """Look at what stands.
+
+        Raises:
+            NotReady: a launcher is named but builds no box, or less stands than is required.
+        """
+        self.level = await self._look()
+        if self._required and self.level != provider_pb2.WALL_LEVEL_FULL:
+            raise NotReady(f"ALIVE_SANDBOX=require, but {_NAMES[self.level]}")
+
+    def launch(
+        self,
+        program: Path,
+        environment: Mapping[str, str],
+        workspace: Workspace,
+        permissions: options_pb2.Permissions,
+    ) -> Launch:
+        """Return how a CLI is started for a workspace; its home exists then, or will in its box."""
+        if self._launcher is None:
+            for directory in (workspace.home, workspace.tmp):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return Launch(program, environment, workspace)
+        is_plan = permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN
+        read_only = is_plan or permissions.sandbox == options_pb2.SANDBOX_READ_ONLY
+        return Launch(program, environment, workspace, Box(launcher=self._launcher, read_only=read_only))
+
+    async def _look(self) -> WallLevel:
+        if self._launcher is None:
+            return provider_pb2.WALL_LEVEL_NONE
+        try:
+            answer = await ask(self._launcher, {"probe": True})
+        except OSError as error:
+            raise NotReady(f"the launcher {self._launcher} does not answer ({error.strerror}): start it") from error
+        if "facts" not in answer:
+            reason = answer.get("error") or "it said nothing"
+            raise NotReady(f"the launcher builds no box ({reason}): install bubblewrap and socat; see docs/security.md")
+        facts = answer["facts"]
+        if facts["network"] or not facts["no_new_privileges"]:
+            raise NotReady("the launcher's boxes leak: they have a network, or can gain privileges")
+        if not facts["own_uid"]:
+            return provider_pb2.WALL_LEVEL_NAMESPACES_ONLY
+        return provider_pb2.WALL_LEVEL_FULL if facts["own_proc"] else provider_pb2.WALL_LEVEL_SHARED_PROC
+
+
+def box_capabilities(*, boxed: bool) -> tuple[provider_pb2.Capability, ...]:
+    """Return what a box changes, the same for every provider."""
+    if not boxed:
+        return (supported("mcp_servers.http"),)
+    return (
+        supported("permissions.sandbox.READ_ONLY"),
+        supported("permissions.sandbox.WORKSPACE_WRITE"),
+        limited("permissions.sandbox.FULL_ACCESS", "within its box: its workspace, and a home that is gone afterwards"),
+        limited("permissions.network", f"only off: {_NO_NETWORK}"),
+        unsupported("mcp_servers.http", _NO_NETWORK),
+    )
+
+
+def network_refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
+    """Yield the options that need a network where there is none."""
+    if boxed and request.permissions.network:
+        yield Unsupported(field="permissions.network", why=_NO_NETWORK)
+    for index, server in enumerate(request.mcp_servers):
+        if boxed and server.HasField("http"):
+            yield Unsupported(field=f"mcp_servers[{index}].http", why=_NO_NETWORK)
