@@ -19,7 +19,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test demo up doctor workspace clean
+.PHONY: help install services generate fidelity lock check test attack demo up doctor workspace clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ workspace: services ## Make a workspace: make workspace NAME=site.example
 
 test: check services ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
+
+attack: install services ## Have both agents attack, and print what stopped them
+	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks
 
 check: install ## The fast loop: lint, types, architecture, contract
 	@$(DEV)/ruff format --check --quiet . || { echo "run: $(DEV)/ruff format ."; exit 1; }

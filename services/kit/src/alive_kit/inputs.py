@@ -39,11 +39,17 @@ def _violations(request: agent_service_pb2.StartTurnRequest, workspace: Workspac
 
 
 def _file(field: str, root: Path, path: str) -> Iterator[tuple[str, str]]:
-    found = (root / path).resolve()
-    if not found.is_relative_to(root.resolve()):
-        yield (field, "leads outside the workspace")
-    elif not found.is_file():
-        yield (field, f"the workspace has no file {path!r}")
+    try:
+        found = (root / path).resolve()
+        if not found.is_relative_to(root.resolve()):
+            yield (field, "leads outside the workspace")
+        elif not found.is_file():
+            yield (field, f"the workspace has no file {path!r}")
+        else:
+            with found.open("rb"):
+                pass
+    except OSError as error:  # An agent owns its workspace, and may take its service's rights away.
+        yield (field, f"{path!r} cannot be read ({error.strerror}): give the group alive-workspaces its rights back")
 
 
 def _image(field: str, path: Path) -> Iterator[tuple[str, str]]:
