@@ -19,7 +19,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test attack demo up doctor workspace clean
+.PHONY: help install services generate fidelity lock check test attack demo up doctor certs workspace clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ up: services ## Run the whole system; prints grpcurl lines to paste
 
 doctor: services ## Check what runs on this host; a cure for each finding
 	@$(VENVS)/stack/bin/alive-stack doctor
+
+certs: services ## Make certificates for development: make certs [DIR=build/certificates]
+	@$(VENVS)/stack/bin/alive-stack certs $(DIR)
 
 workspace: services ## Make a workspace: make workspace NAME=site.example
 	@$(VENVS)/stack/bin/alive-stack workspace $(NAME)

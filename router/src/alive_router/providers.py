@@ -8,9 +8,12 @@ import grpc
 
 from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, provider_pb2
 from alive_kit.errors import ProviderNotFound, ProviderNotReady
+from alive_kit.tls import TlsFiles, channel_credentials
 
 _INFO_SECONDS = 2.0
 _CONNECT_SECONDS = 2.0
+_OLD_CHANNEL_SECONDS = 3600.0
+"""How long streams may go on over a connection whose certificate has been replaced."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -28,11 +31,28 @@ _DOWN = {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SH
 class ProviderLink:
     """The connection to one provider."""
 
-    def __init__(self, provider_id: str, endpoint: str) -> None:
+    def __init__(self, provider_id: str, endpoint: str, tls: TlsFiles | None) -> None:
         self.provider_id = provider_id
         self.endpoint = endpoint
-        self.channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
-        self.stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(self.channel)
+        self._tls = None if endpoint.startswith("unix:") else tls
+        self._open_channel()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The connection; a new one once certificates have been replaced."""
+        if self._tls and self._tls.version() != self._version:
+            closing = asyncio.create_task(self._channel.close(_OLD_CHANNEL_SECONDS))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._open_channel()
+        return self._channel
+
+    @property
+    def stub(self) -> "agent_service_pb2_grpc.AgentServiceAsyncStub":
+        """AgentService of the provider."""
+        stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(self.channel)
+        return stub
 
     def streaming(self, method: str) -> "grpc.aio.UnaryStreamMultiCallable[Any, Any]":
         """Return a method of AgentService whose responses stay the bytes they came as."""
@@ -67,6 +87,20 @@ class ProviderLink:
         info.provider_id = self.provider_id
         return info
 
+    async def close(self) -> None:
+        """Close the connection, and those that it took the place of."""
+        for closing in self._closing:
+            closing.cancel()
+        await self._channel.close()
+
+    def _open_channel(self) -> None:
+        self._version = self._tls.version() if self._tls else ()
+        if self._tls:
+            credentials = channel_credentials(self._tls)
+            self._channel = grpc.aio.secure_channel(self.endpoint, credentials, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(self.endpoint, options=_OPTIONS)
+
     def _unreachable(self) -> ProviderNotReady:
         return ProviderNotReady(self.provider_id, "it cannot be reached: start its service, or wait until it is back")
 
@@ -74,8 +108,8 @@ class ProviderLink:
 class ProviderLinks:
     """The connections to all providers that are switched on."""
 
-    def __init__(self, endpoints: Mapping[str, str]) -> None:
-        self._links = {provider_id: ProviderLink(provider_id, endpoint) for provider_id, endpoint in endpoints.items()}
+    def __init__(self, endpoints: Mapping[str, str], tls: TlsFiles | None = None) -> None:
+        self._links = {name: ProviderLink(name, endpoint, tls) for name, endpoint in endpoints.items()}
 
     def __getitem__(self, provider_id: str) -> ProviderLink:
         if provider_id not in self._links:  # It had the turn, and has left the configuration since.
@@ -85,4 +119,4 @@ class ProviderLinks:
     async def close(self) -> None:
         """Close every connection."""
         for link in self._links.values():
-            await link.channel.close()
+            await link.close()

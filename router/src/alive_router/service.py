@@ -30,13 +30,13 @@ class RouterService:
 
     def __init__(self, settings: RouterSettings, store: Store) -> None:
         self._store = store
-        self._links = ProviderLinks(settings.providers)
+        self._links = ProviderLinks(settings.providers, settings.provider_tls)
         policy = Policy(
             endpoints=settings.providers, disabled=settings.disabled_providers, default=settings.chosen_default
         )
         workspaces = Workspaces(root=settings.workspaces, homes=settings.state_dir)
         self._agents = AgentServicer(policy, self._links, store, workspaces)
-        self.server = Server(settings.listen)
+        self.server = Server(settings.listen, settings.tls)
         self.server.add(_AGENT, handler_of(_AGENT, self._agents))
         workspace_servicer = WorkspaceServicer(policy, self._links, store, workspaces)
         self.server.add(_WORKSPACE, handler_of(_WORKSPACE, workspace_servicer))

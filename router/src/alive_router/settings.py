@@ -5,21 +5,24 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
+from alive_kit.settings import ListenSettings
+from alive_kit.tls import TlsFiles
 from alive_kit.validation import is_slug
 
 
-class RouterSettings(BaseSettings):
+class RouterSettings(ListenSettings):
     """Which providers there are, and where the router serves and keeps what it knows."""
-
-    model_config = SettingsConfigDict(env_prefix="ALIVE_", frozen=True, extra="ignore")
 
     listen: str = "127.0.0.1:50051"
     """Address to serve on: ``host:port`` or ``unix:/path/router.sock``."""
 
     providers: Annotated[Mapping[str, str], NoDecode]
     """The providers as ``id=endpoint``, separated by commas, for example ``red=unix:/run/red/agent.sock``."""
+
+    tls_providers_ca_file: Path | None = None
+    """Authorities that vouch for providers reached over TCP; the router shows them its own certificate."""
 
     disabled_providers: Annotated[frozenset[str], NoDecode] = frozenset()
     """Ids of providers that are switched off, separated by commas."""
@@ -67,6 +70,13 @@ class RouterSettings(BaseSettings):
     def chosen_default(self) -> str:
         """The provider that answers when nothing names another."""
         return self.default_provider or next(iter(self.providers))
+
+    @property
+    def provider_tls(self) -> TlsFiles | None:
+        """What the router shows to providers over TCP, and whom it trusts."""
+        if not (self.tls and self.tls_providers_ca_file):
+            return None
+        return self.tls.model_copy(update={"authorities": self.tls_providers_ca_file})
 
     @property
     def store_url(self) -> str:

@@ -15,6 +15,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from alive_kit.tls import TlsFiles, server_credentials
+
 # Reflection shows error details to grpcurl only when the process that answers knows their types.
 _SHOWN_IN_ERRORS = error_details_pb2.DESCRIPTOR
 
@@ -34,8 +36,9 @@ _OPTIONS = (
 class Server:
     """A gRPC server with health and reflection."""
 
-    def __init__(self, listen: str) -> None:
+    def __init__(self, listen: str, tls: TlsFiles | None = None) -> None:
         self._listen = listen
+        self._tls = tls
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -53,10 +56,13 @@ class Server:
 
         Raises:
             RuntimeError: the address is in use or not permitted.
+            OSError: a certificate cannot be read.
         """
         reflection.enable_server_reflection(self._names, self._server)
         if self._listen.startswith("unix:"):
             self._bind_socket(Path(self._listen.removeprefix("unix:")))
+        elif self._tls:
+            self.port = self._server.add_secure_port(self._listen, server_credentials(self._tls))
         else:
             self.port = self._server.add_insecure_port(self._listen)
         await self._server.start()

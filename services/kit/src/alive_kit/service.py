@@ -35,7 +35,7 @@ class ProviderService:
 
     def __init__(self, provider: Provider, settings: ServiceSettings) -> None:
         self._settings = settings
-        self.server = Server(settings.listen)
+        self.server = Server(settings.listen, settings.tls)
         workspaces = Workspaces(root=settings.workspaces, homes=settings.homes or settings.state_dir / "homes")
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
         tokens = TurnTokens() if settings.authz_listen else None

@@ -6,6 +6,7 @@ from alive.agent.v1 import agent_service_pb2, resolved_pb2
 from alive_kit.errors import InvalidField, ProviderNotFound
 from alive_kit.readiness import Readiness
 from alive_kit.rpc import Context
+from alive_kit.tls import is_vouched_for
 from alive_kit.turn import LiveTurn
 from alive_kit.turns import TurnTable
 from alive_kit.validation import check_ids
@@ -65,11 +66,11 @@ async def _stream(turn: LiveTurn, after_seq: int, context: Context) -> None:
 def _resolved(context: Context) -> resolved_pb2.ResolvedTurn:
     """Return what the router decided; nothing when the call does not come from the router.
 
-    On a unix socket the permissions of the socket's directory are the router's identity. Over TCP there is none
-    yet, so the entry is ignored there.
+    On a unix socket the permissions of the socket's directory are the router's identity, and over TCP its
+    certificate. Where there is neither the entry is ignored.
     """
     resolved = resolved_pb2.ResolvedTurn()
-    if not context.peer().startswith("unix:"):
+    if not context.peer().startswith("unix:") and not is_vouched_for(context):
         return resolved
     for key, value in context.invocation_metadata() or ():
         if key == RESOLVED_KEY and isinstance(value, bytes):

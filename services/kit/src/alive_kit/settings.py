@@ -2,20 +2,52 @@
 
 import sys
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from alive_kit.tls import TlsFiles, is_open
 from alive_kit.turn import Bounds
 
 
-class ServiceSettings(BaseSettings):
-    """What a provider service needs to know about its surroundings."""
+class ListenSettings(BaseSettings):
+    """Where a service listens, and whom it lets in."""
 
     model_config = SettingsConfigDict(env_prefix="ALIVE_", frozen=True, extra="ignore")
 
     listen: str
-    """Address to serve on: ``unix:/path/agent.sock`` or ``host:port``."""
+    """Address to serve on: ``unix:/path/agent.sock`` or ``host:port``. One that other hosts can reach needs TLS."""
+
+    tls_cert_file: Path | None = None
+    """Certificate to show over TCP. With it every caller must show one too."""
+
+    tls_key_file: Path | None = None
+    """Private key of the certificate."""
+
+    tls_clients_ca_file: Path | None = None
+    """Authorities that vouch for callers."""
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        files = (self.tls_cert_file, self.tls_key_file, self.tls_clients_ca_file)
+        names = "ALIVE_TLS_CERT_FILE, ALIVE_TLS_KEY_FILE and ALIVE_TLS_CLIENTS_CA_FILE"
+        if any(files) and not all(files):
+            raise ValueError(f"{names} belong together: set all of them")
+        if is_open(self.listen) and not all(files):
+            raise ValueError(f"ALIVE_LISTEN={self.listen} can be reached from other hosts: set {names}")
+        return self
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What the server shows and trusts over TCP."""
+        if not (self.tls_cert_file and self.tls_key_file and self.tls_clients_ca_file):
+            return None
+        return TlsFiles(cert=self.tls_cert_file, key=self.tls_key_file, authorities=self.tls_clients_ca_file)
+
+
+class ServiceSettings(ListenSettings):
+    """What a provider service needs to know about its surroundings."""
 
     workspaces: Path
     """Directory that holds one directory for each workspace."""

@@ -1,4 +1,4 @@
-"""The command line: ``alive-stack demo | up | doctor | workspace NAME``."""
+"""The command line: ``alive-stack demo | up | doctor | workspace NAME | certs [DIR]``."""
 
 import argparse
 import asyncio
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from alive_kit.validation import is_slug
+from alive_stack.certificates import make_certificates
+from alive_stack.declarations import declared
 from alive_stack.demo import demo
 from alive_stack.doctor import doctor
 from alive_stack.host import Host
@@ -23,6 +25,10 @@ def main() -> None:
         command.add_argument("--venvs", type=Path, required=True, help="where `make services` installed them")
     commands.choices["up"].add_argument("--script", type=Path, help="JSON script for the scripted model")
     commands.add_parser("doctor", help="check what runs on this host")
+    certs = commands.add_parser("certs", help="make certificates for development")
+    certs.add_argument(
+        "directory", type=Path, nargs="?", default=Path("build/certificates"), help="where to write them"
+    )
     workspace = commands.add_parser("workspace", help="make a workspace")
     workspace.add_argument("name", help="its id, for example site.example")
     sys.exit(_run(parser.parse_args()))
@@ -37,8 +43,16 @@ def _run(arguments: argparse.Namespace) -> int | str:
             return asyncio.run(up(checkout, arguments.venvs, arguments.script))
         case "doctor":
             return asyncio.run(doctor(checkout, os.environ.get("ALIVE_LISTEN") or LISTEN))
+        case "certs":
+            return _make_certificates(arguments.directory, checkout)
         case _:
             return _make_workspace(arguments.name, checkout)
+
+
+def _make_certificates(directory: Path, checkout: Path) -> int:
+    for path in make_certificates(directory, [provider.name for provider in declared(checkout)]):
+        print(path)
+    return 0
 
 
 def _make_workspace(name: str, checkout: Path) -> int | str:

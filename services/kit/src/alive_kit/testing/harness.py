@@ -74,8 +74,8 @@ async def serving(provider: Provider, directory: Path, **settings: Any) -> Async
     service = ProviderService(provider, ServiceSettings(**values))
     await service.start()
     try:
+        await service.probed()
         async with calling(values["listen"], workspaces) as caller:
-            await service.probed()
             yield replace(caller, service=service)
     finally:
         await service.stop(values["drain_seconds"])

@@ -1,0 +1,44 @@
+"""Makes certificates for development: who shows which, and which authority vouches for it.
+
+There is an authority for each role. The router lets in whom ``callers`` vouches for, a provider whom ``router`` vouches
+for, and nobody else; so a caller cannot go past the router, nor one provider to another.
+"""
+
+import datetime as dt
+from pathlib import Path
+
+import trustme
+
+_VALID = dt.timedelta(days=365)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def make_certificates(directory: Path, providers: list[str]) -> list[Path]:
+    """Write certificates, keys and authorities below a directory, and return the files.
+
+    Each name gets ``<name>.pem`` and ``<name>.key``, each authority ``<role>-ca.pem``. Each is replaced
+    as a whole, so that a service that watches it never sees half of one.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    expires = dt.datetime.now(tz=dt.UTC) + _VALID
+    holders = {"callers": ["caller"], "router": ["router"], "providers": providers}
+    written = []
+    for role, names in holders.items():
+        authority = trustme.CA(organization_name="Alive Agents", organization_unit_name=f"{role}, for development")
+        written.append(_write(directory / f"{role}-ca.pem", authority.cert_pem.bytes(), 0o644))
+        for name in names:
+            made = authority.issue_cert(name, *_LOOPBACK, common_name=name, not_after=expires)
+            chain = b"".join(blob.bytes() for blob in made.cert_chain_pems)
+            # The key first: a service that looks in between keeps the old pair until both have changed.
+            written.append(_write(directory / f"{name}.key", made.private_key_pem.bytes(), 0o600))
+            written.append(_write(directory / f"{name}.pem", chain, 0o644))
+    return written
+
+
+def _write(path: Path, content: bytes, mode: int) -> Path:
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=mode)
+    fresh.write_bytes(content)
+    fresh.rename(path)
+    return path
