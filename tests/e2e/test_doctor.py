@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 from .conftest import BOUND, CHECKOUT, VENVS, Running, needs_root, up
 
@@ -21,6 +22,17 @@ def test_a_healthy_system_needs_no_cure(system: Running) -> None:
     assert said.returncode == 0, said.stdout
     for words in ("alive_codex runs under UID 43003", "readable for its owner alone", "provider claude is ready"):
         assert words in said.stdout
+
+
+@needs_root
+def test_another_system_on_the_machine_is_not_its_business(system: Running) -> None:
+    """A process that runs one of the modules under any UID, but for other directories."""
+    command = [sys.executable, "-c", "input()", "-m", "alive_router", "/elsewhere/state"]
+    with subprocess.Popen(command, user=45999, stdin=subprocess.PIPE, env={}) as stranger:
+        said = doctor(system)
+        stranger.kill()
+
+    assert said.returncode == 0, said.stdout
 
 
 @needs_root

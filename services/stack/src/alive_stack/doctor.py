@@ -60,7 +60,7 @@ def _separation(host: Host, providers: list[Declaration]) -> Iterator[Finding]:
     else:
         expected["alive_launcher"] = 0
     for module, uid in expected.items():
-        yield _process(module, uid)
+        yield _process(module, uid, host)
     private = {"router": ROUTER_UID, "gateway": GATEWAY_UID} | {provider.name: provider.uid for provider in providers}
     for name, uid in private.items():
         yield _mode(host.private(name), uid=uid, mode=0o700)
@@ -68,8 +68,8 @@ def _separation(host: Host, providers: list[Declaration]) -> Iterator[Finding]:
         yield _mode(host.socket(provider.name).parent, uid=provider.uid, mode=0o750)
 
 
-def _process(module: str, uid: int) -> Finding:
-    found = {pid: Path(f"/proc/{pid}").stat().st_uid for pid in _running(module)}
+def _process(module: str, uid: int, host: Host) -> Finding:
+    found = {pid: Path(f"/proc/{pid}").stat().st_uid for pid in _running(module, host)}
     if not found:
         return Finding(what=f"{module} does not run", cure="start the stack with `make up`; its log says why it ended")
     if wrong := {pid: owner for pid, owner in found.items() if owner != uid}:
@@ -77,14 +77,16 @@ def _process(module: str, uid: int) -> Finding:
     return Finding(what=f"{module} runs under UID {uid}")
 
 
-def _running(module: str) -> Iterator[int]:
+def _running(module: str, host: Host) -> Iterator[int]:
+    """Return the processes that run a service of this deployment: another one may run on the same machine."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
+                command, variables = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
             except OSError:
-                continue
-            if b"-m" in words and module.encode() in words:
+                continue  # It ended meanwhile.
+            words = command.split(b"\0")
+            if b"-m" in words and module.encode() in words and f"{host.state}/".encode() in command + variables:
                 yield int(entry.name)
 
 
@@ -108,7 +110,7 @@ def _secrets(host: Host, providers: list[Declaration]) -> Iterator[Finding]:
         else:
             yield Finding(what=f"{path} is readable for its owner alone")
     for module in ("alive_router", *(provider.module for provider in providers)):
-        if any(b"_API_KEY_FILE=" in _environment(pid) for pid in _running(module)):
+        if any(b"_API_KEY_FILE=" in _environment(pid) for pid in _running(module, host)):
             cure = "declare [tool.alive.service.gateway] for it: the key gateway then keeps its key"
             yield Finding(what=f"{module} reads a vendor's key itself", cure=cure)
 
