@@ -9,6 +9,8 @@ CHECKOUT := $(shell pwd | sha256sum | cut -c1-12)
 VENVS ?= $(if $(filter 0,$(shell id -u)),/opt/alive/$(CHECKOUT),$(CURDIR)/build/venvs)
 PYTHON ?= /usr/bin/python3
 UV_VERSION := 0.13.9
+DOCKER ?= docker
+IMAGES ?= router services/gateway services/stack services/claude services/codex
 
 MEMBERS := protos router $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 DEPLOYABLES := router $(patsubst %/pyproject.toml,%,$(filter-out services/kit/%,$(wildcard services/*/pyproject.toml)))
@@ -19,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test attack demo up doctor certs workspace clean
+.PHONY: help install services generate fidelity lock check test attack demo up doctor images certs workspace clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,13 +39,20 @@ up: services ## Run the whole system; prints grpcurl lines to paste
 doctor: services ## Check what runs on this host; a cure for each finding
 	@$(VENVS)/stack/bin/alive-stack doctor
 
+images: ## Build a container image of every service
+	@for member in $(IMAGES); do \
+		name=alive-$$(basename $$member); echo "building $$name"; \
+		case $$member in services/claude|services/codex) target=provider;; *) target=service;; esac; \
+		$(DOCKER) build --quiet --file docker/Dockerfile --target $$target --build-arg MEMBER=$$member --tag $$name . >/dev/null \
+		|| exit 1; done
+
 certs: services ## Make certificates for development: make certs [DIR=build/certificates]
 	@$(VENVS)/stack/bin/alive-stack certs $(DIR)
 
 workspace: services ## Make a workspace: make workspace NAME=site.example
 	@$(VENVS)/stack/bin/alive-stack workspace $(NAME)
 
-test: check services ## Run every check and every test
+test: check services $(VENVS)/.docker ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
 
 attack: install services ## Have both agents attack, and print what stopped them
@@ -69,6 +78,7 @@ fidelity: install ## What becomes of everything each vendor can say
 
 lock: $(UV) ## Pin what every deployable needs
 	@$(COMPILE) --group pyproject.toml:dev -o requirements-dev.txt
+	@echo 'hatchling>=1.33' | $(COMPILE) - -o docker/build-requirements.txt
 	@for deployable in $(DEPLOYABLES); do \
 		$(COMPILE) -c requirements-dev.txt $$deployable/pyproject.toml -o $$deployable/requirements.txt; done
 
@@ -84,6 +94,13 @@ $(VENVS)/.programs: | $(UV)
 	@if [ "$$(id -u)" = 0 ] && ! { command -v bwrap && command -v socat; } >/dev/null && command -v apt-get >/dev/null; \
 		then echo "installing bubblewrap and socat"; apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends bubblewrap socat >/dev/null; fi
+	@touch $@
+
+# What images are built and tested with. Without root the tests of containers say that they are skipped.
+$(VENVS)/.docker: | $(UV)
+	@if [ "$$(id -u)" = 0 ] && ! { command -v dockerd && command -v docker-compose && command -v mmdebstrap; } >/dev/null \
+		&& command -v apt-get >/dev/null; then echo "installing docker"; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq docker.io docker-compose mmdebstrap curl >/dev/null; fi
 	@touch $@
 
 # Installation. One environment for each deployable: what a service does not declare, it cannot import.

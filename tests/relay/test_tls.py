@@ -42,7 +42,7 @@ async def run_as(certificates: Path, holder: str, authority: str, port: int) -> 
 async def test_only_whom_an_authority_vouches_for_is_let_in(tmp_path: Path) -> None:
     """A caller at the router, the router at the provider; then with new certificates, without a restart."""
     certificates = tmp_path / "certificates"
-    make_certificates(certificates, ["fake"])
+    make_certificates(certificates, {"fake": 0})
     tls = shown(certificates, "fake", "router")
     async with serving(FakeProvider(), tmp_path, listen="localhost:0", **tls) as caller:
         assert caller.service is not None
@@ -72,7 +72,7 @@ async def test_only_whom_an_authority_vouches_for_is_let_in(tmp_path: Path) -> N
             old.mkdir()
             for path in certificates.iterdir():
                 (old / path.name).write_bytes(path.read_bytes())
-            make_certificates(certificates, ["fake"])
+            make_certificates(certificates, {"fake": 0})
 
             assert (await run_as(certificates, "caller", "router", router.server.port))[-1] == "turn_completed"
             with pytest.raises(grpc.aio.AioRpcError):

@@ -59,12 +59,8 @@ class Server:
             OSError: a certificate cannot be read.
         """
         reflection.enable_server_reflection(self._names, self._server)
-        if self._listen.startswith("unix:"):
-            self._bind_socket(Path(self._listen.removeprefix("unix:")))
-        elif self._tls:
-            self.port = self._server.add_secure_port(self._listen, server_credentials(self._tls))
-        else:
-            self.port = self._server.add_insecure_port(self._listen)
+        for address in self._listen.split(","):
+            self._bind(address)
         await self._server.start()
 
     async def set_serving(self, services: Iterable[str], *, serving: bool) -> None:
@@ -77,6 +73,14 @@ class Server:
         """Take no new calls and let running ones end within a grace (seconds)."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+
+    def _bind(self, address: str) -> None:
+        if address.startswith("unix:"):
+            self._bind_socket(Path(address.removeprefix("unix:")))
+        elif self._tls:
+            self.port = self._server.add_secure_port(address, server_credentials(self._tls))
+        else:
+            self.port = self._server.add_insecure_port(address)
 
     def _bind_socket(self, path: Path) -> None:
         """Bind a unix socket that the group may use; its directory says who the group is."""

@@ -17,7 +17,7 @@ class ListenSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="ALIVE_", frozen=True, extra="ignore")
 
     listen: str
-    """Address to serve on: ``unix:/path/agent.sock`` or ``host:port``. One that other hosts can reach needs TLS."""
+    """Where to serve: ``unix:/path`` or ``host:port``, several with commas. What other hosts can reach needs TLS."""
 
     tls_cert_file: Path | None = None
     """Certificate to show over TCP. With it every caller must show one too."""

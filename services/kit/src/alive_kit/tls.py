@@ -78,8 +78,8 @@ def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials:
 
 
 def is_open(address: str) -> bool:
-    """Whether an address can be reached from other hosts."""
-    return not address.startswith(("unix:", *_LOOPBACK))
+    """Whether one of several addresses can be reached from other hosts."""
+    return not all(each.startswith(("unix:", *_LOOPBACK)) for each in address.split(","))
 
 
 def is_vouched_for(context: "grpc.aio.ServicerContext[object, object]") -> bool:

@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -156,10 +157,24 @@ def main() -> None:
         options.socket.chmod(0o660)  # Its directory gives it the group of the service.
         listening.listen(128)
         log(f"serving on {options.socket}")
+        launcher = Launcher(boxes, options.service_uid)
         try:
-            Launcher(boxes, options.service_uid).serve(listening)
+            if options.service:
+                threading.Thread(target=launcher.serve, args=(listening,), daemon=True).start()
+                sys.exit(_run_service(options))
+            launcher.serve(listening)
         finally:
             boxes.end_all()
+
+
+def _run_service(options: argparse.Namespace) -> int:
+    """Run the service under its UID, and return its exit code; SIGTERM is passed on to it."""
+    identity = ["--reuid", str(options.service_uid), "--regid", str(options.service_uid)]
+    groups = ["--groups", options.service_groups] if options.service_groups else ["--clear-groups"]
+    bounds = [*groups, "--no-new-privs", "--inh-caps=-all", "--pdeathsig", "KILL", "--"]
+    service = subprocess.Popen(["setpriv", *identity, *bounds, *options.service])  # noqa: S603, S607  # The operator's words.
+    signal.signal(signal.SIGTERM, lambda *_: service.terminate())
+    return service.wait()
 
 
 def _options() -> argparse.Namespace:
@@ -173,6 +188,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--read-only", type=Path, action="append", default=[], help="seen inside, beside /usr")
     parser.add_argument("--gateway", type=Path, help="directory of the key gateway's socket")
     parser.add_argument("--port", type=int, default=43005, help="loopback port inside that leads to the gateway")
+    parser.add_argument("--service-groups", default="", help="groups of the service, with commas")
+    parser.add_argument("service", nargs="*", help="the service, if the launcher is to start it; it ends with it")
     parser.add_argument("--nested", action="store_true", help="let the CLI build boxes of its own inside")
     return parser.parse_args()
 

@@ -98,7 +98,7 @@ def _namespaces(layout: Layout, box: Box) -> Iterator[str]:
     yield from ("--unshare-user", "--uid", str(box.uid), "--gid", str(box.uid))
     yield from ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
     yield from ("--die-with-parent", "--new-session", "--clearenv")
-    if not layout.nested:
+    if not layout.nested and layout.own_proc:  # It is switched off through /proc.
         yield "--disable-userns"
 
 

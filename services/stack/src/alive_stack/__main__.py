@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int | str:
 
 
 def _make_certificates(directory: Path, checkout: Path) -> int:
-    for path in make_certificates(directory, [provider.name for provider in declared(checkout)]):
+    for path in make_certificates(directory, {provider.name: provider.uid for provider in declared(checkout)}):
         print(path)
     return 0
 
