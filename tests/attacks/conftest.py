@@ -72,14 +72,14 @@ class Deployment:
         reply = Reply(actions=[RunCommand(command=self._complete(provider, script))])
         return await self._run(provider, name, reply, **fields)
 
-    async def mcp(self, provider: str, name: str, script: str) -> tuple[str, list[event_pb2.Event]]:
+    async def mcp(self, provider: str, name: str, script: str, **fields: Any) -> tuple[str, list[event_pb2.Event]]:
         """Have the agent run a script through an MCP server; return the output and the events."""
         arguments: dict[str, object] = {"command": self._complete(provider, script)}
         reply = Reply(actions=[CallTool(server="shell", tool="run", arguments=arguments)])
         path = self.running.state / "workspaces/attacker.example/shell_server.py"
         stdio = options_pb2.StdioTransport(command="python3", args=[str(path)])
         server = options_pb2.McpServer(name="shell", stdio=stdio, required=True)
-        return await self._run(provider, name, reply, mcp_servers=[server])
+        return await self._run(provider, name, reply, mcp_servers=[server], **fields)
 
     def _complete(self, provider: str, script: str) -> str:
         return f"{self.variables(provider)}{script}\necho TRIED"

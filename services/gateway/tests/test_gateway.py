@@ -16,11 +16,26 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from yarl import URL
 
 from alive_kit.authz import AuthzServer, TurnTokens
 
 KEY = "canary-vendor-key"
+SECRET = "canary-product-secret"
 BOUND = 15
+GRANTS = {
+    "product": {"cookie": "session=canary", "x-alive-workspace-id": "demo", "x-alive-user-id": "ada"},
+    "mcp/notes": {"authorization": "Bearer canary-of-ada"},
+}
+FORGED = {
+    "cookie": "session=forged",
+    "authorization": "Bearer forged",
+    "x_api_key": "forged",
+    "x_alive_user_id": "eve",
+    "x_alive_workspace_id": "victim",
+    "x_alive_role": "admin",
+    "x_internal_tools_secret": "forged",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +48,22 @@ class Gateway:
     token: str
 
     async def post(self, path: str = "/v1/messages", **headers: str) -> int:
-        """Send a request with a good token and return the status."""
-        async with aiohttp.ClientSession() as http:
-            sent = {"x-api-key": self.token, **headers}
-            async with http.post(self.url + path, data=b"{}", headers=sent) as answer:
-                return answer.status
+        """Send a request as a CLI does, with a good token, and return the status."""
+        status, _ = await self.ask("POST", path, {"x-api-key": self.token, **headers})
+        return status
+
+    async def call(self, path: str, *, method: str = "POST", token: str = "", **headers: str) -> tuple[int, list[str]]:
+        """Send a request as a tool does and return the status and the names of the answer's headers."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.ask(method, path, {"x-turn-token": token or self.token, **sent})
+
+    async def ask(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, list[str]]:
+        """Send a request and return the status and the names of the answer's headers."""
+        async with (
+            aiohttp.ClientSession() as http,
+            http.request(method, URL(self.url + path, encoded=True), data=b"{}", headers=headers) as answer,
+        ):
+            return answer.status, [name.lower() for name in answer.headers]
 
 
 class Vendor:
@@ -50,7 +76,7 @@ class Vendor:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.authority.issue_cert(name).configure_cert(self._context)
         app = web.Application(client_max_size=64 << 20)
-        app.router.add_post("/{path:.*}", self._answer)
+        app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app)
 
     @contextlib.asynccontextmanager
@@ -68,7 +94,7 @@ class Vendor:
         self.seen.append((request.path_qs, {name.lower(): value for name, value in request.headers.items()}))
         await request.read()
         if not request.path.endswith("/count_tokens"):
-            return web.Response(text="{}")
+            return web.Response(text="{}", headers={"set-cookie": "session=renewed"})
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"first")
@@ -96,14 +122,20 @@ async def running(vendor: Vendor, port: int, *, authority: trustme.CA | None = N
         tokens = TurnTokens()
         authz = AuthzServer(tokens, f"unix:{directory}/authz.sock")
         await authz.start()
+        product = {"upstream": f"https://localhost:{port}/alive", "key_file": str(directory / "secret")}
+        (directory / "secret").write_text(f"{SECRET}\n")
         environment = {
             "ALIVE_GATEWAY_ROUTES": json.dumps([route]),
+            "ALIVE_GATEWAY_PRODUCT": json.dumps(product),
+            "ALIVE_GATEWAY_MCP_SERVERS": json.dumps({"notes": f"https://localhost:{port}/notes/mcp"}),
             "ALIVE_STATE_DIR": name,
             "ALIVE_GATEWAY_CA_FILE": str(directory / "ca.pem"),
         }
         with process(environment):
             await until_listening(int(str(route["listen"])))
-            yield Gateway(url=f"http://127.0.0.1:{route['listen']}", tokens=tokens, authz=authz, token=tokens.issue())
+            yield Gateway(
+                url=f"http://127.0.0.1:{route['listen']}", tokens=tokens, authz=authz, token=tokens.issue(GRANTS)
+            )
         await authz.stop()
 
 
@@ -202,6 +234,71 @@ async def test_answers_are_not_held_back(vendor: tuple[Vendor, int]) -> None:
             second = await answer.content.read()
 
     assert (first, second) == (b"first", b"second")
+
+
+async def test_the_product_is_told_for_whom_a_call_is(vendor: tuple[Vendor, int]) -> None:
+    """By the gateway alone: what the agent says of it is forgotten, and neither a key nor the token is shown."""
+    async with running(*vendor) as gateway:
+        status, answered = await gateway.call("/product/api/files/delete?x=1", **FORGED)
+    ((path, seen),) = vendor[0].seen
+
+    assert status == 200
+    assert path == "/alive/api/files/delete?x=1"
+    assert {**GRANTS["product"], "x-internal-tools-secret": SECRET}.items() <= seen.items()
+    assert not {"authorization", "x-api-key", "x-alive-role", "x-turn-token"} & seen.keys()
+    assert "forged" not in str(seen)
+    assert "set-cookie" not in answered
+
+
+async def test_an_mcp_server_gets_the_turns_own_bearer(vendor: tuple[Vendor, int]) -> None:
+    """At its one address, with every method of the protocol."""
+    async with running(*vendor) as gateway:
+        statuses = [
+            (await gateway.call("/mcp/notes", method=name, mcp_session_id="7"))[0] for name in ("POST", "GET", "DELETE")
+        ]
+        elsewhere, _ = await gateway.call("/mcp/notes/admin")
+
+    assert statuses == [200, 200, 200]
+    assert elsewhere == 404
+    for path, seen in vendor[0].seen:
+        assert path == "/notes/mcp"
+        assert seen["authorization"] == "Bearer canary-of-ada"
+        assert seen["mcp-session-id"] == "7"
+        assert "canary" not in seen.get("x-api-key", "") + seen.get("x-internal-tools-secret", "")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/product/api/files/delete"),
+        ("POST", "/product/api/admin"),
+        ("POST", "/product/api/files/delete/../../admin"),
+        ("POST", "/product/api/files/delete/"),
+        ("POST", "/product"),
+        ("POST", "/v1/../product/api/admin"),
+    ],
+)
+async def test_only_what_is_listed_can_be_called(vendor: tuple[Vendor, int], method: str, path: str) -> None:
+    """Exactly: by method and by path."""
+    async with running(*vendor) as gateway:
+        status, _ = await gateway.call(path, method=method)
+
+    assert status in {401, 404}
+    assert vendor[0].seen == []
+
+
+async def test_a_turn_calls_only_what_it_was_granted(vendor: tuple[Vendor, int]) -> None:
+    """Another turn's token opens the vendor and nothing else; none opens nothing."""
+    async with running(*vendor) as gateway:
+        plain = gateway.tokens.issue()
+        to_vendor = await gateway.post(**{"x-api-key": plain})
+        to_product, _ = await gateway.call("/product/api/files/delete", token=plain)
+        to_server, _ = await gateway.call("/mcp/notes", token=plain)
+        made_up, _ = await gateway.call("/product/api/files/delete", token="made-up")
+
+    assert to_vendor == 200
+    assert (to_product, to_server, made_up) == (401, 401, 401)
+    assert len(vendor[0].seen) == 1
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2() -> None:

@@ -2,7 +2,7 @@
 
 from alive.agent.v1 import provider_pb2
 from alive_kit.capabilities import limited, supported, unsupported
-from alive_kit.walls import box_capabilities
+from alive_kit.walls import Walls
 
 _OUTSIDE = (
     unsupported("permissions.sandbox.READ_ONLY", "there is no box; PLAN changes nothing"),
@@ -29,7 +29,6 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     unsupported("limits.max_micro_usd", "turns are not priced yet"),
     supported("mcp_servers.stdio"),
     limited("model_retry", "the CLI asks again silently: up to 6 times after a 400, once after a broken stream"),
-    unsupported("tool_context", "no tool that would use it is attached yet"),
     unsupported("history", "history of another provider is not taken over yet"),
     supported("ephemeral"),
     unsupported("SteerTurn", "not offered yet"),
@@ -43,6 +42,6 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
 )
 
 
-def capabilities(*, boxed: bool) -> list[provider_pb2.Capability]:
-    """Return what it can do, in a box or without one."""
-    return [*box_capabilities(boxed=boxed), *(_OUTSIDE if not boxed else ()), *_COMMON]
+def capabilities(walls: Walls) -> list[provider_pb2.Capability]:
+    """Return what it can do within some walls, or outside."""
+    return [*walls.capabilities(), *(_OUTSIDE if not walls.stand else ()), *_COMMON]

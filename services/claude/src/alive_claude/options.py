@@ -12,7 +12,6 @@ from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_claude.models import MODELS
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
-from alive_kit.walls import network_refusals
 
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
@@ -37,11 +36,8 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed and permissions.HasField("network") and not permissions.network:
         yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
-    yield from network_refusals(request, boxed=boxed)
     if request.limits.HasField("max_micro_usd"):
         yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
-    if request.HasField("tool_context"):
-        yield Unsupported(field="tool_context", why="no tool that would use it is attached yet")
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
     yield from _effort_refusal(request.agent)

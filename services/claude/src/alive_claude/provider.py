@@ -12,6 +12,7 @@ from alive_claude.environment import cli_environment, version_environment
 from alive_claude.models import MODELS
 from alive_claude.options import refusals
 from alive_claude.settings import ClaudeSettings
+from alive_kit.apis import Apis
 from alive_kit.failures import failure
 from alive_kit.provider import TurnSpec, Unsupported
 from alive_kit.surroundings import NotReady, VendorCli, read_key
@@ -40,7 +41,7 @@ class ClaudeProvider:
             display_name="Claude",
             versions=provider_pb2.Versions(service=version("alive-claude"), sdk=version("claude-agent-sdk")),
             readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY),
-            capabilities=capabilities(boxed=self._walls.stand),
+            capabilities=capabilities(self._walls),
             models=MODELS,
         )
         try:
@@ -56,7 +57,8 @@ class ClaudeProvider:
 
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
-        return refusals(request, boxed=self._walls.stand)
+        yield from self._walls.refusals(request)
+        yield from refusals(request, boxed=self._walls.stand)
 
     async def start(self, spec: TurnSpec) -> ClaudeAgent:
         """Start a CLI for a turn, resuming its session if it has one."""
@@ -77,4 +79,4 @@ class ClaudeProvider:
 
 def create_provider() -> ClaudeProvider:
     """Return the provider as its environment describes it."""
-    return ClaudeProvider(ClaudeSettings(), Walls(WallSettings()))
+    return ClaudeProvider(ClaudeSettings(), Walls(WallSettings(), Apis()))

@@ -11,7 +11,7 @@ from alive_codex.settings import CodexSettings
 from alive_kit.inputs import read_image
 from alive_kit.provider import TurnSpec, Unsupported
 from alive_kit.validation import image_type
-from alive_kit.walls import WallLevel, network_refusals
+from alive_kit.walls import WallLevel
 
 _PROVIDER = "alive"
 """The name under which the CLI knows the endpoint."""
@@ -36,14 +36,13 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         )
     if permissions.extra_directories:
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
-    yield from network_refusals(request, boxed=boxed) if boxed else _network_refusal(permissions)
+    if not boxed:
+        yield from _network_refusal(permissions)
     for name in [*permissions.tools.allowed, *permissions.tools.denied]:
         if not name.startswith("mcp__"):
             yield Unsupported(field="permissions.tools", why=f"only tools of MCP servers can be named, not {name!r}")
     if request.limits.HasField("max_micro_usd"):
         yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
-    if request.HasField("tool_context"):
-        yield Unsupported(field="tool_context", why="no tool that would use it is attached yet")
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
     for model in MODELS:

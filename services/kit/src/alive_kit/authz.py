@@ -1,34 +1,50 @@
 """Tells the key gateway which tokens are honoured: those of turns that run, and no others.
 
 Where there is a gateway, an agent gets a token instead of the vendor's key. A token says nothing, is made for one turn
-and ends with it; the gateway asks here before it puts the key in its place.
+and ends with it; the gateway asks here before it puts the key in its place. What is not the vendor's a turn may only
+call when it was granted, and here the gateway learns what to show there.
 """
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from aiohttp import web
+
+TURN_HEADER = "x-turn-token"
+"""Where tools show their turn's token; the vendors' CLIs show it where a key would be."""
+
+Grants: TypeAlias = Mapping[str, Mapping[str, str]]
+"""What a turn may call beside its vendor, by the path below which it is: the headers that are added there."""
+
+_GRANTED_ALONE = ("product/", "mcp/")
 
 
 class TurnTokens:
     """The tokens of the turns that run."""
 
     def __init__(self) -> None:
-        self._live: set[str] = set()
+        self._live: dict[str, Grants] = {}
 
-    def issue(self) -> str:
-        """Return a token that is honoured until it is revoked."""
+    def issue(self, grants: Grants | None = None) -> str:
+        """Return a token that is honoured until it is revoked, for the vendor and for what is granted."""
         token = secrets.token_urlsafe(32)
-        self._live.add(token)
+        self._live[token] = grants or {}
         return token
 
     def revoke(self, token: str) -> None:
         """End a token."""
-        self._live.discard(token)
+        self._live.pop(token, None)
 
-    def is_live(self, token: str) -> bool:
-        """Whether a token's turn runs."""
-        return token in self._live
+    def headers(self, token: str, path: str) -> Mapping[str, str] | None:
+        """Return what is added to a request for a path; None when it is refused."""
+        grants = self._live.get(token)
+        if grants is None:
+            return None
+        if not f"{path}/".startswith(_GRANTED_ALONE):
+            return {}
+        return next((headers for api, headers in grants.items() if f"{path}/".startswith(f"{api}/")), None)
 
 
 class AuthzServer:
@@ -52,5 +68,10 @@ class AuthzServer:
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.Response:
-        shown = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
-        return web.Response(status=200 if self._tokens.is_live(shown) else 401)
+        shown = (
+            request.headers.get(TURN_HEADER)
+            or request.headers.get("x-api-key")
+            or request.headers.get("authorization", "").removeprefix("Bearer ")
+        )
+        added = self._tokens.headers(shown, request.match_info["path"])
+        return web.Response(status=401) if added is None else web.Response(status=200, headers=added)

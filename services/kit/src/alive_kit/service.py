@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
+from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
@@ -40,7 +41,7 @@ class ProviderService:
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
         tokens = TurnTokens() if settings.authz_listen else None
         self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
-        self._turns = TurnTable(provider, workspaces, settings.bounds(), mcp, tokens)
+        self._turns = TurnTable(provider, workspaces, settings.bounds(), mcp, Apis(), tokens)
         self._readiness = Readiness(provider, self._show_readiness)
         servicer = AgentServicer(self._turns, self._readiness)
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2
+from alive_kit.apis import Apis
 from alive_kit.authz import TurnTokens
 from alive_kit.errors import OptionUnsupported, ProviderNotFound, ShuttingDown, TurnMismatch, TurnNotFound
 from alive_kit.inputs import check_files, read_instructions
@@ -36,12 +37,19 @@ class TurnTable:
     """Every turn the service knows."""
 
     def __init__(
-        self, provider: Provider, workspaces: Workspaces, bounds: Bounds, mcp: McpLaunch, tokens: TurnTokens | None
+        self,
+        provider: Provider,
+        workspaces: Workspaces,
+        bounds: Bounds,
+        mcp: McpLaunch,
+        apis: Apis,
+        tokens: TurnTokens | None,
     ) -> None:
         self._provider = provider
         self._workspaces = workspaces
         self._bounds = bounds
         self._mcp = mcp
+        self._apis = apis
         self._tokens = tokens
         self._sessions = SessionTable()
         self._turns: dict[TurnKey, LiveTurn] = {}
@@ -81,15 +89,17 @@ class TurnTable:
         check_files(merged, workspace)
         self._check_options(merged)
         mcp_servers = self._mcp.complete(merged.mcp_servers, workspace)
+        grants = self._apis.grants(merged, mcp_servers)
         session = self._session_for(merged, resolved)
         if request.validate_only:
             return None
+        token = self._tokens.issue(grants) if self._tokens else ""
         spec = TurnSpec(
             request=merged,
             workspace=workspace,
             native_session=session.native_session,
-            mcp_servers=mcp_servers,
-            token=self._tokens.issue() if self._tokens else "",
+            mcp_servers=self._apis.lead(merged, mcp_servers, token),
+            token=token,
             project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
         )
         return self._launch(spec, session, fingerprint, resolved)

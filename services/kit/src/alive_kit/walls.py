@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
-from alive_kit.capabilities import limited, supported, unsupported
+from alive_kit.apis import Apis
+from alive_kit.capabilities import limited, supported
 from alive_kit.launch import Box, Launch, ask
 from alive_kit.provider import Unsupported
 from alive_kit.surroundings import NotReady
@@ -18,7 +19,7 @@ from alive_kit.workspaces import Workspace
 
 WallLevel: TypeAlias = "provider_pb2.WallLevel.ValueType"
 
-_NO_NETWORK = "a box leads to the model and nowhere else"
+_NO_NETWORK = "a box leads to the key gateway and nowhere else"
 
 _NAMES = {
     provider_pb2.WALL_LEVEL_NONE: "none: agents are ordinary children of the service",
@@ -42,7 +43,8 @@ class WallSettings(BaseSettings):
 class Walls:
     """The walls of one service."""
 
-    def __init__(self, settings: WallSettings) -> None:
+    def __init__(self, settings: WallSettings, apis: Apis) -> None:
+        self._apis = apis
         self._launcher = settings.launcher
         self._required = settings.sandbox == "require"
         self.level: WallLevel = provider_pb2.WALL_LEVEL_NONE
@@ -52,6 +54,21 @@ class Walls:
     def stand(self) -> bool:
         """Whether agents are started in boxes."""
         return self._launcher is not None
+
+    def capabilities(self) -> Iterator[provider_pb2.Capability]:
+        """Yield what the walls change, the same for every provider."""
+        yield from self._apis.capabilities(boxed=self.stand)
+        if self.stand:
+            yield supported("permissions.sandbox.READ_ONLY")
+            yield supported("permissions.sandbox.WORKSPACE_WRITE")
+            yield limited("permissions.sandbox.FULL_ACCESS", "within its box: its workspace, and a home of its own")
+            yield limited("permissions.network", f"only off: {_NO_NETWORK}")
+
+    def refusals(self, request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
+        """Yield the options that need what is beyond the walls."""
+        yield from self._apis.refusals(request, boxed=self.stand)
+        if self.stand and request.permissions.network:
+            yield Unsupported(field="permissions.network", why=_NO_NETWORK)
 
     async def probe(self) -> None:
         """Look at what stands.
@@ -95,25 +112,3 @@ class Walls:
         if not facts["own_uid"]:
             return provider_pb2.WALL_LEVEL_NAMESPACES_ONLY
         return provider_pb2.WALL_LEVEL_FULL if facts["own_proc"] else provider_pb2.WALL_LEVEL_SHARED_PROC
-
-
-def box_capabilities(*, boxed: bool) -> tuple[provider_pb2.Capability, ...]:
-    """Return what a box changes, the same for every provider."""
-    if not boxed:
-        return (supported("mcp_servers.http"),)
-    return (
-        supported("permissions.sandbox.READ_ONLY"),
-        supported("permissions.sandbox.WORKSPACE_WRITE"),
-        limited("permissions.sandbox.FULL_ACCESS", "within its box: its workspace, and a home that is gone afterwards"),
-        limited("permissions.network", f"only off: {_NO_NETWORK}"),
-        unsupported("mcp_servers.http", _NO_NETWORK),
-    )
-
-
-def network_refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
-    """Yield the options that need a network where there is none."""
-    if boxed and request.permissions.network:
-        yield Unsupported(field="permissions.network", why=_NO_NETWORK)
-    for index, server in enumerate(request.mcp_servers):
-        if boxed and server.HasField("http"):
-            yield Unsupported(field=f"mcp_servers[{index}].http", why=_NO_NETWORK)

@@ -61,6 +61,10 @@ class Host:
         """Return the unix socket on which the key gateway answers a provider's agents."""
         return self.state / "run" / f"{name}-gateway" / "gateway.sock"
 
+    def gateway_key(self, name: str) -> Path:
+        """Return the gateway's copy of a key."""
+        return self.state / "secrets" / "gateway" / name
+
     def homes(self, name: str) -> Path:
         """Return the directory of what a vendor keeps of each workspace."""
         return self.state / "homes" / name

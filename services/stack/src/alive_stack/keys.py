@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alive_stack.apis import PRODUCT, Apis
 from alive_stack.declarations import GATEWAY_UID, Declaration, GatewayRoute
 from alive_stack.host import Host
 
@@ -39,6 +40,7 @@ class KeyRing:
     """The keys that the gateway keeps."""
 
     host: Host
+    apis: Apis
     kept: list[KeptKey] = field(default_factory=list)
     _known: dict[str, str] = field(default_factory=dict)
 
@@ -48,11 +50,14 @@ class KeyRing:
         Raises:
             OSError: a file cannot be read.
         """
-        for key in self.kept:
-            content = key.source.read_text()
-            if content != self._known.get(key.provider.name):
-                self.host.keep_secret("gateway", key.provider.name, content, GATEWAY_UID)
-                self._known[key.provider.name] = content
+        sources = {key.provider.name: key.source for key in self.kept}
+        if self.apis.key_file:
+            sources[PRODUCT] = self.apis.key_file
+        for name, source in sources.items():
+            content = source.read_text()
+            if content != self._known.get(name):
+                self.host.keep_secret("gateway", name, content, GATEWAY_UID)
+                self._known[name] = content
 
     async def watch(self) -> None:
         """Hand over every key that is replaced, for as long as this runs."""
@@ -70,6 +75,7 @@ class KeyRing:
         for key in self.kept:
             if key.provider is provider:
                 return {
+                    **self.apis.provider_settings(key.url),
                     key.route.base_url: key.url,
                     "ALIVE_AUTHZ_LISTEN": f"unix:{self.host.authz_socket(provider.name)}",
                 }
@@ -83,6 +89,6 @@ class KeyRing:
             "paths": key.route.paths,
             "header": key.route.header,
             "prefix": key.route.prefix,
-            "key_file": str(self.host.state / "secrets" / "gateway" / key.provider.name),
+            "key_file": str(self.host.gateway_key(key.provider.name)),
             "authz_socket": str(self.host.authz_socket(key.provider.name)),
         }

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
+from alive_stack.apis import PRODUCT, Apis
 from alive_stack.declarations import GATEWAY_UID, MODEL_UID, ROUTER_UID, WORKSPACES_GID, BoxDeclaration, Declaration
 from alive_stack.host import Host
 from alive_stack.keys import KeptKey, KeyRing
@@ -55,7 +56,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.host.is_root)
-        self.keys = KeyRing(host=self.host)
+        self.keys = KeyRing(host=self.host, apis=Apis(environment=self.environment))
         self.launchers = Launchers(host=self.host, venvs=self.venvs, environment=self.environment)
         self.no_boxes = missing(is_root=self.host.is_root)
 
@@ -135,6 +136,7 @@ class Stack:
                 **_COMMON,
                 "ALIVE_STATE_DIR": str(self.host.private("gateway")),
                 "ALIVE_GATEWAY_ROUTES": self.keys.routes(),
+                **self.keys.apis.gateway_settings(self.host.gateway_key(PRODUCT)),
                 **self._given(("ALIVE_GATEWAY_CA_FILE",)),
             },
             uid=GATEWAY_UID,

@@ -637,7 +637,9 @@ class ToolContext(_message.Message):
     user_id: _builtins.str
     """Optional. The product's user."""
     session_cookie: _builtins.str
-    """Optional. The user's session with the product."""
+    """Optional. The user's session with the product, as a Cookie header says it: "session=…". The key gateway shows it
+    to the product; nothing the agent runs can see it.
+    """
     @_builtins.property
     def connected_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. OAuth providers the user has connected, for example "github"."""
