@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test attack demo up doctor images certs workspace clean
+.PHONY: help install services generate fidelity lock check test attack demo up doctor images units certs workspace clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ images: ## Build a container image of every service
 		case $$member in services/claude|services/codex) target=provider;; *) target=service;; esac; \
 		$(DOCKER) build --quiet --file docker/Dockerfile --target $$target --build-arg MEMBER=$$member --tag $$name . >/dev/null \
 		|| exit 1; done
+
+units: services ## Write systemd units that run what `make up` would: make units [DIR=build/units]
+	@$(VENVS)/stack/bin/alive-stack units --venvs $(VENVS) $(DIR)
 
 certs: services ## Make certificates for development: make certs [DIR=build/certificates]
 	@$(VENVS)/stack/bin/alive-stack certs $(DIR)

@@ -1,4 +1,4 @@
-"""The command line: ``alive-stack demo | up | doctor | workspace NAME | certs [DIR]``."""
+"""The command line: ``alive-stack demo | up | doctor | workspace NAME | certs [DIR] | units [DIR] | prepare``."""
 
 import argparse
 import asyncio
@@ -12,7 +12,9 @@ from alive_stack.declarations import declared
 from alive_stack.demo import demo
 from alive_stack.doctor import doctor
 from alive_stack.host import Host
-from alive_stack.up import LISTEN, up
+from alive_stack.stack import NotStarted
+from alive_stack.units import write_units
+from alive_stack.up import LISTEN, stack_of, up
 
 
 def main() -> None:
@@ -24,6 +26,13 @@ def main() -> None:
         command = commands.add_parser(name, help=text)
         command.add_argument("--venvs", type=Path, required=True, help="where `make services` installed them")
     commands.choices["up"].add_argument("--script", type=Path, help="JSON script for the scripted model")
+    units = commands.add_parser(
+        "units", help="write systemd units that run what `up` would, with the variables set now"
+    )
+    units.add_argument("directory", type=Path, nargs="?", default=Path("build/units"), help="where to write them")
+    prepare = commands.add_parser("prepare", help="make directories and hand keys over: what the first unit runs")
+    for command in (units, prepare):
+        command.add_argument("--venvs", type=Path, required=True, help="where `make services` installed them")
     commands.add_parser("doctor", help="check what runs on this host")
     certs = commands.add_parser("certs", help="make certificates for development")
     certs.add_argument(
@@ -43,10 +52,24 @@ def _run(arguments: argparse.Namespace) -> int | str:
             return asyncio.run(up(checkout, arguments.venvs, arguments.script))
         case "doctor":
             return asyncio.run(doctor(checkout, os.environ.get("ALIVE_LISTEN") or LISTEN))
+        case "units" | "prepare":
+            return _units(arguments, checkout)
         case "certs":
             return _make_certificates(arguments.directory, checkout)
         case _:
             return _make_workspace(arguments.name, checkout)
+
+
+def _units(arguments: argparse.Namespace, checkout: Path) -> int | str:
+    stack = stack_of(checkout, arguments.venvs)
+    try:
+        stack.prepare()
+    except NotStarted as error:
+        return str(error)
+    if arguments.command == "units":
+        for path in write_units(arguments.directory, stack, checkout):
+            print(path)
+    return 0
 
 
 def _make_certificates(directory: Path, checkout: Path) -> int:

@@ -50,14 +50,16 @@ class KeyRing:
         Raises:
             OSError: a file cannot be read.
         """
-        sources = {key.provider.name: key.source for key in self.kept}
-        if self.apis.key_file:
-            sources[PRODUCT] = self.apis.key_file
-        for name, source in sources.items():
+        for name, source in self.sources().items():
             content = source.read_text()
             if content != self._known.get(name):
                 self.host.keep_secret("gateway", name, content, GATEWAY_UID)
                 self._known[name] = content
+
+    def sources(self) -> Mapping[str, Path]:
+        """Return the operator's files, by what the gateway's copies are called."""
+        product = {PRODUCT: self.apis.key_file} if self.apis.key_file else {}
+        return {**{key.provider.name: key.source for key in self.kept}, **product}
 
     async def watch(self) -> None:
         """Hand over every key that is replaced, for as long as this runs."""

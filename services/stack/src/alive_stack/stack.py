@@ -68,15 +68,13 @@ class Stack:
             NotStarted: a service did not become ready in time.
         """
         _check_free(self.listen)
-        try:
-            self.host.prepare(self.providers)
-        except OSError as error:
-            raise NotStarted(f"{error.filename}: {error.strerror}; set ALIVE_STATE_DIR or ALIVE_WORKSPACES") from error
         self.scripted = [provider.name for provider in self.providers if self._is_scripted(provider)]
+        self._make_directories()
         async with contextlib.AsyncExitStack() as exits:
             exits.push_async_callback(self.supervisor.stop)
             if self.scripted:
                 await self._start_model()
+            self.prepare()
             await self._start_gateway(exits)
             adopting = asyncio.create_task(self._adopt_workspaces(), name="workspaces")
             exits.callback(adopting.cancel)
@@ -87,6 +85,35 @@ class Stack:
             await self.supervisor.start(self._router())
             await self._until_ready()
             yield
+
+    def prepare(self) -> None:
+        """Make every directory, and hand the gateway its keys; safe to repeat while everything runs.
+
+        Raises:
+            NotStarted: a directory cannot be made, or a key not be read.
+        """
+        self._make_directories()
+        self.keys.kept = [key for provider in self.providers if (key := self._kept_key(provider))]
+        try:
+            self.keys.refresh()
+        except OSError as error:
+            raise NotStarted(f"the key file {error.filename} cannot be read ({error.strerror})") from error
+
+    def services(self) -> list[Service]:
+        """Return every service but the scripted model, once `prepare` has run, in the order in which they start."""
+        boxed = [(provider, provider.box) for provider in self.providers if provider.box and self._has_box(provider)]
+        return [
+            *([self._gateway()] if self.keys.kept else []),
+            *(self.launchers.service(provider, box) for provider, box in boxed),
+            *(self._provider(provider) for provider in self.providers),
+            self._router(),
+        ]
+
+    def _make_directories(self) -> None:
+        try:
+            self.host.prepare(self.providers)
+        except OSError as error:
+            raise NotStarted(f"{error.filename}: {error.strerror}; set ALIVE_STATE_DIR or ALIVE_WORKSPACES") from error
 
     async def list_providers(self) -> list[workspace_service_pb2.ProviderEntry]:
         """Return what the router says of the providers."""
@@ -122,14 +149,15 @@ class Stack:
 
     async def _start_gateway(self, exits: contextlib.AsyncExitStack) -> None:
         """Start the key gateway for every provider that has a key, and watch the keys."""
-        self.keys.kept = [key for provider in self.providers if (key := self._kept_key(provider))]
         if not self.keys.kept:
             return
-        try:
-            self.keys.refresh()
-        except OSError as error:
-            raise NotStarted(f"the key file {error.filename} cannot be read ({error.strerror})") from error
-        gateway = Service(
+        await self.supervisor.start(self._gateway())
+        watching = asyncio.create_task(self.keys.watch(), name="keys")
+        exits.callback(watching.cancel)
+        await asyncio.gather(*(self._until_listening(key.listen) for key in self.keys.kept))
+
+    def _gateway(self) -> Service:
+        return Service(
             name="gateway",
             command=(str(self.venvs / "gateway/bin/python"), "-m", "alive_gateway"),
             environment={
@@ -142,10 +170,6 @@ class Stack:
             uid=GATEWAY_UID,
             log=self.host.logs / "gateway.log",
         )
-        await self.supervisor.start(gateway)
-        watching = asyncio.create_task(self.keys.watch(), name="keys")
-        exits.callback(watching.cancel)
-        await asyncio.gather(*(self._until_listening(key.listen) for key in self.keys.kept))
 
     def _kept_key(self, provider: Declaration) -> KeptKey | None:
         """Return the key that the gateway keeps for a provider; None when it has none."""

@@ -22,12 +22,8 @@ LISTEN = "127.0.0.1:50051"
 
 async def up(checkout: Path, venvs: Path, script: Path | None) -> int:
     """Run the system and return the exit code."""
-    environment = operator_environment()
-    host = Host.from_environment(checkout)
-    listen = environment.get("ALIVE_LISTEN") or LISTEN
-    stack = Stack(
-        host=host, venvs=venvs, providers=declared(checkout), listen=listen, environment=environment, script=script
-    )
+    stack = stack_of(checkout, venvs, script)
+    host = stack.host
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
@@ -46,6 +42,19 @@ async def up(checkout: Path, venvs: Path, script: Path | None) -> int:
         print(error)
         return 1
     return 0
+
+
+def stack_of(checkout: Path, venvs: Path, script: Path | None = None) -> Stack:
+    """Return the stack that the operator's variables describe."""
+    environment = operator_environment()
+    return Stack(
+        host=Host.from_environment(checkout),
+        venvs=venvs,
+        providers=declared(checkout),
+        listen=environment.get("ALIVE_LISTEN") or LISTEN,
+        environment=environment,
+        script=script,
+    )
 
 
 def _tell(stack: Stack, providers: list[workspace_service_pb2.ProviderEntry]) -> None:
