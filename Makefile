@@ -58,8 +58,8 @@ workspace: services ## Make a workspace: make workspace NAME=site.example
 test: check services $(VENVS)/.docker ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
 
-attack: install services ## Have both agents attack, and print what stopped them
-	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks
+attack: install services $(VENVS)/.docker ## Have both agents attack, and print what stopped them
+	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks tests/containers/test_attacks.py
 
 check: install ## The fast loop: lint, types, architecture, contract
 	@$(DEV)/ruff format --check --quiet . || { echo "run: $(DEV)/ruff format ."; exit 1; }

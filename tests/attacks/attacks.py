@@ -16,7 +16,7 @@ class Attack:
     name: str
     tried: str
     script: str
-    """``$VICTIM``, ``$STATE``, ``$ROUTER_PORT``, ``$MODEL_PORT``, ``$SERVICE_PID`` and ``$SECRET_SUM`` are set."""
+    """``$VICTIM``, ``$STATE``, ``$RUN``, ``$ROUTER_PORT``, ``$MODEL_PORT``, ``$SERVICE_PID`` and ``$SECRET_SUM`` are set."""
     blocked_by: str
     wins_bare: bool = False
     """Whether it succeeds where agents have no boxes; not meant for those that would harm this machine."""
@@ -136,7 +136,7 @@ ATTACKS = (
         name="socket: other provider",
         tried="connect to the services' unix sockets",
         script="".join(
-            _connect("AF_UNIX", f"'$STATE/run/{path}'")
+            _connect("AF_UNIX", f"'$RUN/{path}'")
             for path in (
                 "claude/agent.sock",
                 "codex/agent.sock",
@@ -171,7 +171,7 @@ ATTACKS = (
         name="write: outside",
         tried="write into the system, the CLI, the root directory",
         script=(
-            'for f in /x /usr/x /usr/bin/x /etc/x /var/x /opt/x "$(dirname "$(readlink -f /proc/$PPID/exe)")/x";'
+            'cli="$(readlink -f /proc/$PPID/exe)"; for f in /x /usr/x /usr/bin/x /etc/x /var/x /opt/x "${cli:-/}.x";'
             ' do (echo x > "$f") 2>/dev/null && echo WON "$f"; done'
         ),
         blocked_by="read-only mounts",

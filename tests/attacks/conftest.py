@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,6 @@ from alive_kit.testing.scripted_model import CallTool, Reply, RunCommand, Script
 from alive_kit.testing.scripted_model.control import ModelControl
 
 from ..e2e.conftest import Running, up
-from .attacks import OPEN
-
-ROWS: list[tuple[str, str, str, str, str, str]] = []
 
 _MCP_SERVER = """
 import json, subprocess, sys
@@ -60,6 +57,7 @@ class Deployment:
         values = {
             "VICTIM": self.running.state / "workspaces/victim.example",
             "STATE": self.running.state,
+            "RUN": self.running.state / "run",
             "ROUTER_PORT": self.running.address.rpartition(":")[2],
             "MODEL_PORT": self.model_port,
             "SERVICE_PID": self.running.pid(f"alive_{provider}"),
@@ -156,36 +154,3 @@ async def bare(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deploy
     (programs / "setpriv").symlink_to(shutil.which("setpriv") or "")
     async with deployed("no box", PATH=str(programs)) as deployment:
         yield deployment
-
-
-@pytest.fixture
-def row(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Return what writes a row of the table; the result is that of the test."""
-    written: list[tuple[str, str, str, str, str]] = []
-    yield lambda *columns: written.append(columns)
-    failed = request.node.stash.get(FAILED, False)
-    ROWS.extend((*columns[:4], "WON" if failed else "blocked", columns[4]) for columns in written)
-
-
-FAILED = pytest.StashKey[bool]()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Remember for `row` how a test ended."""
-    report = yield
-    if report.when == "call":
-        item.stash[FAILED] = report.failed
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table where it is asked for: `make attack`."""
-    if not ROWS or not os.environ.get("ALIVE_ATTACK_TABLE"):
-        return
-    terminalreporter.section("attacks")
-    terminalreporter.line("| attack | tried | provider | where, and by what way | result | by what |")
-    terminalreporter.line("|---|---|---|---|---|---|")
-    everywhere = [(name, tried, "both", "everywhere", "open", why) for name, tried, why in OPEN]
-    for row in [*sorted(ROWS), *everywhere]:
-        terminalreporter.line("| " + " | ".join(row) + " |")

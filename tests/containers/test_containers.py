@@ -32,6 +32,21 @@ def test_a_turn_runs_in_containers(containers: Containers, provider: str) -> Non
     assert containers.inside(provider, *as_agent, "stat", "-c", "%u:%g", path).strip() == "45000:43100"
 
 
+@each_provider
+def test_a_workspace_is_made_beside_the_running_system(containers: Containers, provider: str) -> None:
+    """Under a UID of its own, which its agents then have."""
+    name = f"{provider}.example"
+    containers.compose("run", "--rm", "workspace", name)
+    request = {"workspace_id": name, "provider_id": provider, "input": [{"text": "go"}]}
+    answer = containers.grpcurl(START, json.dumps(request))
+    listed = containers.inside(
+        provider, "stat", "-c", "%u %n", "/var/lib/alive/workspaces/demo", f"/var/lib/alive/workspaces/{name}"
+    )
+
+    assert "turn_completed" in answer
+    assert len({line.split()[0] for line in listed.splitlines()}) == 2, listed
+
+
 def test_nobody_gets_in_without_a_certificate_of_a_caller(containers: Containers) -> None:
     """A provider's is none, and neither is none at all."""
     assert '"providers"' not in containers.grpcurl(LIST, holder="claude")
