@@ -10,10 +10,10 @@ VENVS ?= $(if $(filter 0,$(shell id -u)),/opt/alive/$(CHECKOUT),$(CURDIR)/build/
 PYTHON ?= /usr/bin/python3
 UV_VERSION := 0.13.9
 DOCKER ?= docker
-IMAGES ?= router services/gateway services/stack services/claude services/codex
 
 MEMBERS := protos router $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 DEPLOYABLES := router $(patsubst %/pyproject.toml,%,$(filter-out services/kit/%,$(wildcard services/*/pyproject.toml)))
+IMAGES ?= $(filter-out services/launcher,$(DEPLOYABLES))
 PACKAGES := $(addsuffix /src,$(filter-out protos,$(MEMBERS)))
 SPACE := $(subst ,, )
 UV := $(VENVS)/uv/bin/uv
@@ -42,7 +42,7 @@ doctor: services ## Check what runs on this host; a cure for each finding
 images: ## Build a container image of every service
 	@for member in $(IMAGES); do \
 		name=alive-$$(basename $$member); echo "building $$name"; \
-		case $$member in services/claude|services/codex) target=provider;; *) target=service;; esac; \
+		target=service; if grep -q '^.tool.alive.service.box' $$member/pyproject.toml; then target=provider; fi; \
 		$(DOCKER) build --quiet --file docker/Dockerfile --target $$target --build-arg MEMBER=$$member --tag $$name . >/dev/null \
 		|| exit 1; done
 

@@ -56,12 +56,16 @@ class Containers:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=BOUND)
         return done.stdout + done.stderr
 
-    def grpcurl(self, call: str, request: str = "{}", *, holder: str = "caller") -> str:
+    def call(self, method: str, request: str = "{}", *, holder: str = "caller") -> str:
         """Call the router as the holder of a certificate, and return the answer."""
+        return self.grpcurl("-d", request, self.address, method, holder=holder)
+
+    def grpcurl(self, *words: str, holder: str = "caller") -> str:
+        """Run grpcurl as the holder of a certificate, and return the answer."""
         certs = self.directory / "certs"
         tls = ("-cacert", f"{certs}/router-ca.pem", "-cert", f"{certs}/{holder}.pem", "-key", f"{certs}/{holder}.key")
         done = subprocess.run(
-            [str(Path(sys.executable).parent / "grpcurl"), *tls, "-d", request, self.address, call],
+            [str(Path(sys.executable).parent / "grpcurl"), *tls, *words],
             capture_output=True,
             text=True,
             check=False,
@@ -177,7 +181,7 @@ def wait_until_healthy(system: Containers) -> None:
     due = time.monotonic() + BOUND
     while True:
         states = [inspect(system.container(name)) for name in ("router", "claude", "codex", "gateway")]
-        providers = system.grpcurl("alive.agent.v1.WorkspaceService/ListProviders")
+        providers = system.call("alive.agent.v1.WorkspaceService/ListProviders")
         if all(state["Health"]["Status"] == "healthy" for state in states) and providers.count('"usable": true') == 2:
             return
         assert time.monotonic() < due, system.compose("logs", "--tail", "20") + providers

@@ -66,7 +66,7 @@ async def test_in_containers(tenants: Containers, model: ModelControl, attack: A
         "input": [{"text": f"{marker} go"}],
         "permissions": {"sandbox": "SANDBOX_FULL_ACCESS", "approval_policy": "APPROVAL_POLICY_BYPASS"},
     }
-    events = events_of(tenants.grpcurl(START, json.dumps(request)))
+    events = events_of(tenants.call(START, json.dumps(request)))
     output = output_of(events)
 
     assert "TRIED" in output or (attack.harms_itself and events[-1].HasField("turn_failed")), output

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shlex
 import subprocess
 import time
 
 import pytest
 
+from ..cookbook import code_of, recipes
 from .conftest import CHECKOUT, DOCKER, Containers, run
 
 START = "alive.agent.v1.AgentService/StartTurn"
@@ -22,14 +24,21 @@ each_provider = pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_turn_runs_in_containers(containers: Containers, provider: str) -> None:
     """Over mutual TLS, through the gateway, in a box."""
     request = {"workspace_id": "demo", "provider_id": provider, "input": [{"text": "go"}]}
-    answer = containers.grpcurl(START, json.dumps(request))
+    answer = containers.call(START, json.dumps(request))
 
     assert "turn_completed" in answer
-    assert "SHARED_PROC" in containers.grpcurl(LIST)
+    assert "SHARED_PROC" in containers.call(LIST)
     path = "/var/lib/alive/workspaces/demo/greeting.py"
     assert "Permission denied" in containers.inside(provider, "cat", path)  # Container root is nobody special.
     as_agent = ("setpriv", "--reuid=45000", "--regid=45000", "--clear-groups", "--")
     assert containers.inside(provider, *as_agent, "stat", "-c", "%u:%g", path).strip() == "45000:43100"
+
+
+def test_the_cookbook_works_against_it(containers: Containers) -> None:
+    """Every call, with certificates in the place of -plaintext."""
+    for call, code in recipes():
+        answer = containers.grpcurl(*shlex.split(call.replace("127.0.0.1:50051", containers.address)))
+        assert code_of(answer) == code, f"{call}\n{answer}"
 
 
 @each_provider
@@ -38,7 +47,7 @@ def test_a_workspace_is_made_beside_the_running_system(containers: Containers, p
     name = f"{provider}.example"
     containers.compose("run", "--rm", "workspace", name)
     request = {"workspace_id": name, "provider_id": provider, "input": [{"text": "go"}]}
-    answer = containers.grpcurl(START, json.dumps(request))
+    answer = containers.call(START, json.dumps(request))
     listed = containers.inside(
         provider, "stat", "-c", "%u %n", "/var/lib/alive/workspaces/demo", f"/var/lib/alive/workspaces/{name}"
     )
@@ -49,7 +58,7 @@ def test_a_workspace_is_made_beside_the_running_system(containers: Containers, p
 
 def test_nobody_gets_in_without_a_certificate_of_a_caller(containers: Containers) -> None:
     """A provider's is none, and neither is none at all."""
-    assert '"providers"' not in containers.grpcurl(LIST, holder="claude")
+    assert '"providers"' not in containers.call(LIST, holder="claude")
     plain = subprocess.run(
         ["curl", "--silent", "--insecure", f"https://{containers.address}/"],
         capture_output=True,

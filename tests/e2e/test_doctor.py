@@ -1,8 +1,10 @@
 """The doctor finds what is wrong, and names the cure."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from .conftest import BOUND, CHECKOUT, VENVS, Running, needs_root, up
 
@@ -55,6 +57,18 @@ def test_each_fault_is_found_with_its_cure() -> None:
     assert f"chmod 700 {running.state}/claude" in said.stdout
     assert "make workspace NAME=closed.example" in said.stdout
     assert "workspaces demo and twin.example share UID" in said.stdout
+
+
+@needs_root
+def test_agents_without_boxes_are_a_finding(tmp_path: Path) -> None:
+    """With what to install: bubblewrap is nowhere to be found."""
+    (tmp_path / "setpriv").symlink_to(shutil.which("setpriv") or "")
+    with up(PATH=str(tmp_path)) as running:
+        said = doctor(running)
+
+    assert said.returncode == 1
+    assert "behind less than the whole wall: none" in said.stdout
+    assert "install bubblewrap" in said.stdout
 
 
 def test_without_a_system_it_says_what_to_do() -> None:

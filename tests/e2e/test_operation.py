@@ -6,24 +6,14 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ..cookbook import code_of, recipes
 from .conftest import BOUND, CHECKOUT, VENVS, Running, up
 
 START = "127.0.0.1:50051 alive.agent.v1.AgentService/StartTurn"
-COOKBOOK = CHECKOUT / "docs" / "cookbook.md"
-
-
-def recipes() -> Iterator[tuple[str, str]]:
-    """Yield each call of the cookbook with the code that it ends with."""
-    for block in re.findall(r"```console\n(.*?)```", COOKBOOK.read_text(), re.DOTALL):
-        command, _, answer = block.removeprefix("$ ").replace("\\\n", " ").partition("\n")
-        if command.startswith("grpcurl"):
-            code = re.search(r"Code: (\w+)", answer)
-            yield command.removeprefix("grpcurl -plaintext "), code[1] if code else "OK"
 
 
 def test_the_demo_exits_with_0() -> None:
@@ -43,8 +33,7 @@ def test_every_line_of_the_cookbook_runs(system: Running) -> None:
     assert len(calls) >= 15
     for call, code in calls:
         answer = system.grpcurl(call)
-        got = re.search(r"Code: (\w+)", answer.stderr)
-        assert (got[1] if got else "OK") == code, f"{call}\n{answer.stdout}{answer.stderr}"
+        assert code_of(answer.stderr) == code, f"{call}\n{answer.stdout}{answer.stderr}"
 
 
 def test_every_line_that_is_printed_runs(system: Running) -> None:

@@ -15,6 +15,13 @@ from alive_stack.launchers import missing
 
 _CALL_SECONDS = 5.0
 
+_WALL_CURES = {
+    provider_pb2.WALL_LEVEL_NONE: "apt-get install bubblewrap socat, and start the stack again as root",
+    provider_pb2.WALL_LEVEL_NAMESPACES_ONLY: "start the stack as root: each workspace then has its own UID",
+    provider_pb2.WALL_LEVEL_SHARED_PROC: "let boxes have a /proc of their own: nothing may be mounted over parts of it",
+}
+"""What to do where agents have less than the whole wall around them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -161,5 +168,9 @@ def _provider(entry: workspace_service_pb2.ProviderEntry) -> Finding:
     if not entry.usable:
         return Finding(what=f"provider {info.provider_id} takes no turns", cure=entry.reason)
     wall = provider_pb2.WallLevel.Name(info.wall_level).removeprefix("WALL_LEVEL_").lower()
+    if cure := _WALL_CURES.get(info.wall_level):
+        return Finding(
+            what=f"provider {info.provider_id} takes turns behind less than the whole wall: {wall}", cure=cure
+        )
     versions = f"service {info.versions.service}, SDK {info.versions.sdk or '-'}, CLI {info.versions.cli or '-'}"
     return Finding(what=f"provider {info.provider_id} is ready ({versions}; wall: {wall})")
