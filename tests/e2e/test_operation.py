@@ -57,8 +57,11 @@ def test_an_address_in_use_is_said_at_once(system: Running, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("provider", ["claude", "codex"])
 def test_a_killed_service_comes_back(provider: str) -> None:
-    """Its process is gone, its clients too; the next turn runs."""
+    """Its process is gone, its clients too; the next turn runs, and the turn before is still there to watch."""
+    first = {"workspace_id": "demo", "turn_id": "before", "provider_id": provider, "input": [{"text": "go"}]}
+    watch = f"""-d '{json.dumps({"workspace_id": "demo", "turn_id": "before"})}' {START.replace("Start", "Watch")}"""
     with up() as running:
+        before = running.grpcurl(f"-d '{json.dumps(first)}' {START}").stdout
         service = running.pid(f"alive_{provider}")
         os.kill(service, signal.SIGKILL)
         request = json.dumps({"workspace_id": "demo", "provider_id": provider, "input": [{"text": "go"}]})
@@ -67,6 +70,17 @@ def test_a_killed_service_comes_back(provider: str) -> None:
             assert "PROVIDER_NOT_READY" in answer.stderr or "STREAM_LOST" in answer.stderr, answer.stderr
             assert time.monotonic() < deadline
         assert running.pid(f"alive_{provider}") != service
+        assert events_of(running.grpcurl(watch).stdout) == events_of(before) != []
+
+
+def events_of(responses: str) -> list[object]:
+    """Return the events of a stream as grpcurl prints it, whatever responses they came in."""
+    decoder, events = json.JSONDecoder(), []
+    while responses := responses.lstrip():
+        response, end = decoder.raw_decode(responses)
+        events += response["events"]
+        responses = responses[end:]
+    return events
 
 
 def test_a_wrong_key_fails_the_turn_and_no_key_is_not_ready(tmp_path: Path) -> None:

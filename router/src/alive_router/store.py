@@ -102,6 +102,19 @@ class Store:
         async with self._engine.connect() as connection:
             return (await connection.execute(query)).scalar_one_or_none() or ""
 
+    async def add_session(self, workspace_id: str, session_id: str, provider_id: str) -> None:
+        """Keep which provider has a session."""
+        values = {"workspace_id": workspace_id, "session_id": session_id, "provider_id": provider_id}
+        async with self._engine.begin() as connection:
+            await connection.execute(sa.insert(SESSIONS).values(create_time=_now(), **values))
+
+    async def forget_session(self, workspace_id: str, session_id: str) -> None:
+        """Forget a session and its turns."""
+        async with self._engine.begin() as connection:
+            for table in (TURNS, SESSIONS):
+                mine = (table.c.workspace_id == workspace_id, table.c.session_id == session_id)
+                await connection.execute(sa.delete(table).where(*mine))
+
     async def turn(self, workspace_id: str, turn_id: str) -> TurnRow | None:
         """Return what is kept of a turn; None when it is not known."""
         query = sa.select(TURNS).where(TURNS.c.workspace_id == workspace_id, TURNS.c.turn_id == turn_id)

@@ -103,7 +103,7 @@ async def test_a_bad_field_is_named_and_nothing_is_started(
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert field in violations(refusal.value)
     assert provider.agents == []
-    assert not (directory / "state").exists()
+    assert not (directory / "state/homes").exists()
 
 
 async def test_an_unknown_workspace_is_not_found(directory: Path) -> None:

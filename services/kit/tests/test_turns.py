@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2
 from alive_kit.errors import TurnFailure
+from alive_kit.resume import Resume
 from alive_kit.testing.fakes import (
     FakeProvider,
     answers,
@@ -190,7 +191,7 @@ async def test_a_session_is_resumed_by_the_vendors_own_id(directory: Path) -> No
         session_id = (await caller.run("hello"))[0].session_id
         await caller.run("hello", session_id=session_id)
 
-    assert [spec.native_session for spec in provider.specs] == ["", f"native-{session_id}"]
+    assert [spec.resume for spec in provider.specs] == [None, Resume(native_session=f"native-{session_id}")]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from claude_agent_sdk import AssistantMessage, ClaudeSDKClient, ResultMessage
 
@@ -45,6 +46,7 @@ class ClaudeAgent:
         self._stderr: deque[str] = deque(maxlen=50)
         self._client = ClaudeSDKClient(cli_options(spec, launch, self._stderr.append))
         self._translator = Translator(spec)
+        self._mark = ""
 
     async def connect(self) -> None:
         """Start the CLI and wait for required MCP servers.
@@ -71,7 +73,7 @@ class ClaudeAgent:
             async for received in receive(self._client):
                 if isinstance(received.message, _STATEMENTS):
                     # Not before: until it has an answer to write, the CLI keeps nothing that could be resumed.
-                    turn.remember(str(received.raw["session_id"]))
+                    self._remember(turn, received.raw)
                 for event in self._translator.translate(received):
                     if include_raw:
                         event.raw_json = json.dumps(received.raw, ensure_ascii=False)
@@ -102,6 +104,12 @@ class ClaudeAgent:
                     await self._client.disconnect()
         finally:
             await self._launch.end()
+
+    def _remember(self, turn: Turn, raw: Mapping[str, Any]) -> None:
+        """Keep the CLI's id of the session, and of the latest answer: what it writes last, where a fork begins."""
+        if raw["type"] == "assistant" and not raw.get("parent_tool_use_id"):
+            self._mark = str(raw.get("uuid", ""))
+        turn.remember(str(raw["session_id"]), self._mark)
 
     @property
     def _said(self) -> str:

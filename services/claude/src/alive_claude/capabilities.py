@@ -33,12 +33,12 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("ephemeral"),
     unsupported("SteerTurn", "not offered yet"),
     unsupported("ResolveApproval", "approvals are not offered yet"),
-    unsupported("ReadItemContent", "not offered yet"),
-    unsupported("ListSessions", "not offered yet"),
-    unsupported("GetSession", "not offered yet"),
-    unsupported("ForkSession", "not offered yet"),
-    unsupported("DeleteSession", "not offered yet"),
-    unsupported("ListItems", "not offered yet"),
+    supported("ReadItemContent"),
+    supported("ListSessions"),
+    supported("GetSession"),
+    supported("ForkSession"),
+    supported("DeleteSession"),
+    supported("ListItems"),
 )
 
 

@@ -52,7 +52,9 @@ def cli_options(spec: TurnSpec, launch: Launch, on_stderr: Callable[[str], None]
         # The workspace is not trusted: with the SDK's default its settings could run hooks and redirect the API.
         setting_sources=[],
         strict_mcp_config=True,
-        resume=spec.native_session or None,
+        resume=spec.resume.native_session if spec.resume else None,
+        fork_session=bool(spec.resume and spec.resume.fork_at is not None),
+        resume_session_at=(spec.resume and spec.resume.fork_at) or None,
         model=request.agent.model or None,
         effort=request.agent.effort or None,  # type: ignore[arg-type]  # checked against the model's efforts
         system_prompt=_system_prompt(spec, launch),

@@ -13,10 +13,13 @@ from alive_claude.models import MODELS
 from alive_claude.options import refusals
 from alive_claude.settings import ClaudeSettings
 from alive_kit.apis import Apis
+from alive_kit.errors import TurnFailure
 from alive_kit.failures import failure
 from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.resume import Resume
 from alive_kit.surroundings import NotReady, VendorCli, read_key
 from alive_kit.walls import Walls, WallSettings
+from alive_kit.workspaces import Workspace
 
 _KEY_VARIABLE = "ALIVE_ANTHROPIC_API_KEY_FILE"
 
@@ -55,7 +58,7 @@ class ClaudeProvider:
         info.wall_level = self._walls.level
         return info
 
-    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
         yield from self._walls.refusals(request)
         yield from refusals(request, boxed=self._walls.stand)
@@ -71,10 +74,37 @@ class ClaudeProvider:
         agent = ClaudeAgent(spec, launch)
         try:
             await agent.connect()
+        except TurnFailure as error:
+            await agent.close()
+            if await self._is_unreadable(spec, error):
+                raise failure(error_pb2.FAILURE_REASON_SESSION_CORRUPT) from error
+            raise
         except BaseException:
             await agent.close()
             raise
         return agent
+
+    async def _is_unreadable(self, spec: TurnSpec, error: TurnFailure) -> bool:
+        """Whether a session is there that the CLI did not find: it says so of a transcript it cannot read."""
+        if spec.resume is None or error.error.reason != error_pb2.FAILURE_REASON_SESSION_NOT_FOUND:
+            return False
+        return await self._walls.has(spec.workspace, [_transcript(spec.resume.native_session)])
+
+    async def delete(self, workspace: Workspace, native_session: str) -> bool:
+        """Delete what the CLI keeps of a session: its transcript, and files beside it (Claude Code 2.1.330)."""
+        await self._walls.delete(workspace, [_transcript(native_session), *_beside(native_session)])
+        return True
+
+
+def _transcript(native_session: str) -> str:
+    """Return where the CLI keeps what was said in a session (Claude Code 2.1.330)."""
+    return f".claude/projects/*/{native_session}.jsonl"
+
+
+def _beside(native_session: str) -> list[str]:
+    """Return where else the CLI keeps things of a session."""
+    places = ("projects/*", "todos", "file-history", "session-env", "debug")
+    return [f".claude/{place}/{native_session}*" for place in places]
 
 
 def create_provider() -> ClaudeProvider:

@@ -63,7 +63,7 @@ def _init(data: Data, spec: TurnSpec) -> Events:
     request = spec.request
     started = event_pb2.TurnStarted(
         model=data.get("model", ""),
-        resumed=bool(spec.native_session),
+        resumed=spec.resume is not None,
         approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
         sandbox=options_pb2.SANDBOX_FULL_ACCESS,
         tools=data.get("tools", []),

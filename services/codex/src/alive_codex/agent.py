@@ -65,7 +65,6 @@ class CodexAgent:
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
         """Run the turn to its end."""
-        turn.remember(self.thread_id)
         try:
             client = self._server.client
             answer = await self._server.call(
@@ -75,6 +74,7 @@ class CodexAgent:
             logger.warning("the turn does not start: %s: %s", error, self._server.stderr)
             raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr) from error
         self._turn_id.set_result(answer.turn.id)
+        turn.remember(self.thread_id, answer.turn.id)
         async for notification in self._heard():
             self._emit(notification, turn)
             if notification.method == "turn/completed" and notification.params["turn"]["id"] == answer.turn.id:
@@ -102,12 +102,15 @@ class CodexAgent:
         await self._server.close()
 
     async def _open_thread(self, params: dict[str, Any]) -> Any:
-        client, native = self._server.client, self._spec.native_session
+        client, resume = self._server.client, self._spec.resume
         bound = 10.0 + max((_startup_seconds(server) for server in self._spec.mcp_servers), default=0.0)
-        if native:
-            return await self._server.call(
-                client.thread_resume, native, {**params, "excludeTurns": True}, seconds=bound
-            )
+        if resume and resume.fork_at is not None:
+            cut = {"lastTurnId": resume.fork_at} if resume.fork_at else {}
+            params = {**params, **cut, "excludeTurns": True}
+            return await self._server.call(client.thread_fork, resume.native_session, params, seconds=bound)
+        if resume:
+            params = {**params, "excludeTurns": True}
+            return await self._server.call(client.thread_resume, resume.native_session, params, seconds=bound)
         return await self._server.call(client.thread_start, params, seconds=bound)
 
     async def _wait_for_servers(self) -> None:

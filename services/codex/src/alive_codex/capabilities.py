@@ -4,12 +4,17 @@ from alive.agent.v1 import provider_pb2
 from alive_kit.capabilities import limited, supported, unsupported
 from alive_kit.walls import Walls
 
+_FORKED = "what forks refer to is deleted with the last of them"
+
 _OUTSIDE = (
+    limited("DeleteSession", "while other turns of the workspace run, text may stay in Codex's databases"),
     limited("permissions.sandbox.READ_ONLY", "by Codex's own sandbox: it can read the whole disk"),
     limited("permissions.sandbox.WORKSPACE_WRITE", "by Codex's own sandbox: it can read the whole disk; the default"),
     supported("permissions.sandbox.FULL_ACCESS"),
     limited("permissions.network", "on or off in WORKSPACE_WRITE, always off in READ_ONLY, always on in FULL_ACCESS"),
 )
+
+_INSIDE = (limited("DeleteSession", _FORKED),)
 
 _COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("permissions.approval_policy.BYPASS"),
@@ -33,15 +38,14 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("ephemeral", "only in a new session"),
     unsupported("SteerTurn", "not offered yet"),
     unsupported("ResolveApproval", "approvals are not offered yet"),
-    unsupported("ReadItemContent", "not offered yet"),
-    unsupported("ListSessions", "not offered yet"),
-    unsupported("GetSession", "not offered yet"),
-    unsupported("ForkSession", "not offered yet"),
-    unsupported("DeleteSession", "not offered yet"),
-    unsupported("ListItems", "not offered yet"),
+    supported("ReadItemContent"),
+    supported("ListSessions"),
+    supported("GetSession"),
+    supported("ForkSession"),
+    supported("ListItems"),
 )
 
 
 def capabilities(walls: Walls) -> list[provider_pb2.Capability]:
     """Return what it can do within some walls, or outside."""
-    return [*walls.capabilities(), *(_OUTSIDE if not walls.stand else ()), *_COMMON]
+    return [*walls.capabilities(), *(_OUTSIDE if not walls.stand else _INSIDE), *_COMMON]

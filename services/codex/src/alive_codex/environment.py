@@ -1,5 +1,7 @@
 """What the Codex CLI sees and reads at its start: an allow-list, built from nothing. As of codex 0.163.0."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 from alive_kit.launch import Launch
@@ -44,6 +46,14 @@ def codex_home(workspace: Workspace) -> Path:
 def configure(launch: Launch, workspace: Workspace) -> None:
     """Have the CLI find the configuration that keeps it off the network and out of the service's way."""
     launch.configure(codex_home(workspace) / "config.toml", _CONFIG)
+
+
+def compact_databases(workspace: Workspace) -> None:
+    """Have the CLI's databases forget what was deleted: it stays in free pages otherwise. Not while they are in use."""
+    for path in codex_home(workspace).glob("*.sqlite"):
+        with contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.OperationalError):
+            database.execute("VACUUM")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def cli_environment(workspace: Workspace) -> dict[str, str]:

@@ -86,7 +86,7 @@ class Translator:
         request = self._spec.request
         started = event_pb2.TurnStarted(
             model=self._model,
-            resumed=bool(self._spec.native_session),
+            resumed=self._spec.resume is not None,
             approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
             sandbox=sandbox_of(request.permissions),
             mcp_servers=self.servers.values(),

@@ -5,18 +5,23 @@ from collections import defaultdict
 from collections.abc import Iterable
 from importlib.metadata import version
 
-from alive.agent.v1 import agent_service_pb2, error_pb2, provider_pb2
+from openai_codex.errors import CodexError
+
+from alive.agent.v1 import agent_service_pb2, error_pb2, options_pb2, provider_pb2
 from alive_codex.agent import CodexAgent
+from alive_codex.app_server import AppServer
 from alive_codex.capabilities import capabilities
-from alive_codex.environment import cli_environment, configure, version_environment
+from alive_codex.environment import cli_environment, compact_databases, configure, version_environment
 from alive_codex.models import MODELS
 from alive_codex.options import refusals, thread_params
 from alive_codex.settings import CodexSettings
 from alive_kit.apis import Apis
 from alive_kit.failures import failure
 from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.resume import Resume
 from alive_kit.surroundings import NotReady, VendorCli, read_key
 from alive_kit.walls import Walls, WallSettings
+from alive_kit.workspaces import Workspace
 
 _KEY_VARIABLE = "ALIVE_OPENAI_API_KEY_FILE"
 
@@ -29,7 +34,6 @@ class CodexProvider:
     def __init__(self, settings: CodexSettings, walls: Walls) -> None:
         self._settings = settings
         self._walls = walls
-        self._appended: dict[str, str] = {}
         self._starting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         tested = version("openai-codex-cli-bin")
         self._cli = VendorCli(program=settings.codex_cli, variable="ALIVE_CODEX_CLI", says="codex", tested=tested)
@@ -56,14 +60,14 @@ class CodexProvider:
         info.wall_level = self._walls.level
         return info
 
-    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
         yield from self._walls.refusals(request)
         yield from refusals(request, boxed=self._walls.stand)
-        if request.ephemeral and native_session:
+        if request.ephemeral and resume:
             yield Unsupported(field="ephemeral", why="a turn of a session that is kept is kept with it")
         append = request.agent.system_prompt.append
-        if append and append != self._appended.get(native_session, append):
+        if append and resume and append != resume.system_append:
             yield Unsupported(field="agent.system_prompt.append", why="a resumed session keeps the text it began with")
 
     async def start(self, spec: TurnSpec) -> CodexAgent:
@@ -84,8 +88,29 @@ class CodexProvider:
         except BaseException:
             await agent.close()
             raise
-        self._appended.setdefault(agent.thread_id, spec.request.agent.system_prompt.append)
         return agent
+
+    async def delete(self, workspace: Workspace, native_session: str) -> bool:
+        """Have the CLI delete a thread: its rollout, and what its databases say of it. Forks refer to it (0.163.0)."""
+        launch = self._walls.launch(
+            self._settings.codex_cli, cli_environment(workspace), workspace, options_pb2.Permissions()
+        )
+        configure(launch, workspace)
+        server = AppServer(launch)
+        try:
+            async with self._starting[workspace.workspace_id]:
+                await server.start()
+            await server.request("thread/delete", {"threadId": native_session})
+        except CodexError as error:
+            if "forked history still references it" in str(error):
+                return False
+            if "not found" not in str(error) and "no rollout" not in str(error):
+                raise
+        finally:
+            await server.close()
+        if not self._walls.stand:  # In a box they are gone with it.
+            await asyncio.to_thread(compact_databases, workspace)
+        return True
 
 
 def create_provider() -> CodexProvider:

@@ -5,6 +5,7 @@ AgentError                 the gRPC status it becomes
   WorkspaceNotFound        NOT_FOUND
   SessionNotFound          NOT_FOUND
   TurnNotFound             NOT_FOUND
+  ItemNotFound             NOT_FOUND
   ProviderNotFound         NOT_FOUND
   ProviderDisabled         FAILED_PRECONDITION
   ProviderNotChosen        FAILED_PRECONDITION
@@ -17,6 +18,7 @@ AgentError                 the gRPC status it becomes
   ReaderTooSlow            RESOURCE_EXHAUSTED
   StreamLost               UNAVAILABLE
   ShuttingDown             UNAVAILABLE, with RetryInfo
+StorageFailed              no status: the turn ends with a TurnFailed event
 TurnFailure                no status: the turn ends with a TurnFailed event
 """
 
@@ -114,6 +116,17 @@ class TurnNotFound(AgentError):
         super().__init__(
             f"turn_id: no turn {turn_id!r} in this workspace, or it is no longer kept", field="turn_id", turn_id=turn_id
         )
+
+
+class ItemNotFound(AgentError):
+    """The turn has no such item whose content was cut."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = error_pb2.STATUS_REASON_ITEM_NOT_FOUND
+
+    def __init__(self, item_id: str) -> None:
+        message = f"The turn has no item {item_id} that was cut: items without omitted_bytes are whole in their events."
+        super().__init__(message, item_id=item_id)
 
 
 class ProviderNotFound(AgentError):
@@ -270,6 +283,10 @@ class ShuttingDown(AgentError):
 
     def __init__(self) -> None:
         super().__init__("the service is going down: try again soon", retry_after=timedelta(seconds=5))
+
+
+class StorageFailed(Exception):
+    """Something cannot be written down."""
 
 
 class TurnFailure(Exception):

@@ -7,11 +7,14 @@ response. A log that outgrows its capacity forgets its oldest events; a reader t
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from alive.agent.v1 import agent_service_pb2, event_pb2
-from alive_kit.errors import ReaderTooSlow, SeqOutOfRange
+from alive_kit.errors import ReaderTooSlow, SeqOutOfRange, StorageFailed
+
+logger = logging.getLogger(__name__)
 
 CAPACITY = 64 << 20
 """Bytes of one turn that are kept."""
@@ -23,13 +26,26 @@ RESPONSE_BYTES = 1 << 20
 class EventLog:
     """The events of one turn, in order, from seq 1."""
 
-    def __init__(self, *, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, *, capacity: int = CAPACITY, keep: Callable[[int, bytes], None] | None = None, last_seq: int = 0
+    ) -> None:
+        self._keep = keep
         self._frames: deque[bytes] = deque()
         self._capacity = capacity
         self._bytes = 0
-        self._last_seq = 0
+        self._last_seq = last_seq
         self._closed = False
         self._grown = asyncio.Event()
+
+    @classmethod
+    def ended(cls, frames: Iterable[bytes]) -> "EventLog":
+        """Return the log of a turn that has ended."""
+        log = cls()
+        log._frames.extend(frames)
+        log._bytes = sum(map(len, log._frames))
+        log._last_seq = len(log._frames)
+        log._closed = True
+        return log
 
     @property
     def last_seq(self) -> int:
@@ -52,12 +68,23 @@ class EventLog:
         return self._closed
 
     def append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
-        """Give an event its number and keep it; a terminal one is the last."""
+        """Give an event its number and keep it before it is shown; a terminal one is the last.
+
+        Raises:
+            StorageFailed: it cannot be kept; it is not shown then, unless it is the terminal one.
+        """
         if self._closed:
             raise ValueError("the turn has its terminal event")
-        self._last_seq += 1
-        event.seq = self._last_seq
+        event.seq = self._last_seq + 1
         frame = agent_service_pb2.StartTurnResponse(events=[event]).SerializeToString()
+        try:
+            if self._keep:
+                self._keep(event.seq, frame)
+        except StorageFailed:
+            if not terminal:
+                raise
+            logger.exception("a terminal event is shown that could not be kept")
+        self._last_seq = event.seq
         self._frames.append(frame)
         self._bytes += len(frame)
         while self._bytes > self._capacity and len(self._frames) > 1:

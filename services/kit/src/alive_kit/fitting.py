@@ -14,6 +14,12 @@ _SPARE = 4 << 10
 """Room for everything of an event that is not large content."""
 
 
+def is_too_large(event: event_pb2.Event) -> bool:
+    """Whether an event is larger than the contract allows, its vendor's JSON left out."""
+    raw = len(event.raw_json.encode()) if event.raw_json else 0
+    return event.ByteSize() - raw + _SPARE > EVENT_BYTES
+
+
 def fit(event: event_pb2.Event) -> Iterator[event_pb2.Event]:
     """Yield the event, in pieces or cut where it is too large."""
     if event.ByteSize() + _SPARE > EVENT_BYTES:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alive.agent.v1 import agent_service_pb2, event_pb2, options_pb2, provider_pb2
+from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
 
 
@@ -23,8 +24,8 @@ class TurnSpec:
     workspace: Workspace
     """Where the agent works, and where the vendor keeps its files."""
 
-    native_session: str
-    """The vendor's own id of the session to resume; empty when the session is new."""
+    resume: Resume | None
+    """What to continue; None when the session is new."""
 
     mcp_servers: Sequence[options_pb2.McpServer]
     """The request's MCP servers with every name resolved: they hold secrets."""
@@ -55,8 +56,8 @@ class Turn(Protocol):
     def emit(self, event: event_pb2.Event) -> None:
         """Say what happened. Only ``kind`` and ``raw_json`` are the agent's to set."""
 
-    def remember(self, native_session: str) -> None:
-        """Keep the vendor's own id of the session, to resume it with the next turn."""
+    def remember(self, native_session: str, native_mark: str = "") -> None:
+        """Keep the vendor's own id of the session, to resume it with the next turn, and of what was said last."""
 
 
 class Agent(Protocol):
@@ -87,12 +88,19 @@ class Provider(Protocol):
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Look at the surroundings (CLI, version, key) and describe the provider, readiness included."""
 
-    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
-        """Yield every option of a merged request that would not be honoured in a session, new where it has no id."""
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
+        """Yield every option of a merged request that would not be honoured in a session, new or resumed."""
 
     async def start(self, spec: TurnSpec) -> Agent:
         """Start a CLI for the turn's session, or resume the session in a new one.
 
         Raises:
             TurnFailure: it does not start, or the vendor does not have the session.
+        """
+
+    async def delete(self, workspace: Workspace, native_session: str) -> bool:
+        """Delete what the vendor keeps of a session; return False while forks of it need it. Harmless when it is gone.
+
+        Raises:
+            Exception: something of it may be left; deleting may be tried again.
         """

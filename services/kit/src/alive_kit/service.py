@@ -12,12 +12,16 @@ from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
 from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
+from alive_kit.database import open_database
+from alive_kit.journal import Journal
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
 from alive_kit.readiness import Readiness
+from alive_kit.recovery import end_crashed
 from alive_kit.rpc import handler_of
 from alive_kit.server import Server, until_signalled
 from alive_kit.servicer import AgentServicer
+from alive_kit.sessions import Sessions
 from alive_kit.settings import ServiceSettings, explain
 from alive_kit.turns import TurnTable
 from alive_kit.workspaces import Workspaces
@@ -41,9 +45,22 @@ class ProviderService:
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
         tokens = TurnTokens() if settings.authz_listen else None
         self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
-        self._turns = TurnTable(provider, workspaces, settings.bounds(), mcp, Apis(), tokens)
+        self._database = open_database(settings.state_dir / "turns.sqlite")
+        self._journal = Journal(self._database)
+        self._sessions = Sessions(self._database, provider.provider_id)
+        self._turns = TurnTable(
+            provider=provider,
+            workspaces=workspaces,
+            bounds=settings.bounds(),
+            mcp=mcp,
+            apis=Apis(),
+            tokens=tokens,
+            journal=self._journal,
+            sessions=self._sessions,
+            keep_seconds=settings.keep_seconds,
+        )
         self._readiness = Readiness(provider, self._show_readiness)
-        servicer = AgentServicer(self._turns, self._readiness)
+        servicer = AgentServicer(self._turns, self._sessions, workspaces, self._readiness)
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))
         self.server.add(_OUTCOME_SERVICE, handler_of(_OUTCOME_SERVICE, None))  # Refuses by name, for now.
         self._probing: asyncio.Task[None] | None = None
@@ -55,6 +72,7 @@ class ProviderService:
 
     async def start(self) -> None:
         """Serve; the provider is probed meanwhile, so that starting never waits for a CLI."""
+        end_crashed(self._journal, self._sessions, self.info.provider_id)
         if self._authz:
             await self._authz.start()
         await self._show_readiness(provider_pb2.Readiness())
@@ -74,6 +92,7 @@ class ProviderService:
         await self.server.stop(END_SECONDS)
         if self._authz:
             await self._authz.stop()
+        self._database.close()
 
     async def _show_readiness(self, readiness: provider_pb2.Readiness) -> None:
         serving = readiness.state == provider_pb2.READINESS_STATE_READY

@@ -2,14 +2,17 @@
 
 from google.protobuf.message import DecodeError
 
-from alive.agent.v1 import agent_service_pb2, resolved_pb2
+from alive.agent.v1 import agent_service_pb2, resolved_pb2, session_pb2
 from alive_kit.errors import InvalidField, ProviderNotFound
 from alive_kit.readiness import Readiness
+from alive_kit.recovery import EndedTurn
 from alive_kit.rpc import Context
+from alive_kit.sessions import Sessions
 from alive_kit.tls import is_vouched_for
 from alive_kit.turn import LiveTurn
 from alive_kit.turns import TurnTable
-from alive_kit.validation import check_ids
+from alive_kit.validation import check_ids, check_page
+from alive_kit.workspaces import Workspaces
 
 RESOLVED_KEY = "x-alive-resolved-bin"
 """Metadata entry in which the router says what it decided about a turn."""
@@ -18,11 +21,20 @@ REASON_CHARACTERS = 500
 """How long the reason of an interrupt may be."""
 
 
+CHUNK_BYTES = 256 << 10
+"""How much of an item's content a response carries."""
+
+SESSIONS_ON_PAGE = 50
+ITEMS_ON_PAGE = 100
+
+
 class AgentServicer:
     """AgentService over one provider."""
 
-    def __init__(self, turns: TurnTable, readiness: Readiness) -> None:
+    def __init__(self, turns: TurnTable, sessions: Sessions, workspaces: Workspaces, readiness: Readiness) -> None:
         self._turns = turns
+        self._sessions = sessions
+        self._workspaces = workspaces
         self._readiness = readiness
 
     async def StartTurn(self, request: agent_service_pb2.StartTurnRequest, context: Context) -> None:
@@ -48,6 +60,56 @@ class AgentServicer:
         result = await self._turns.interrupt(request.workspace_id, request.turn_id, request.reason)
         return agent_service_pb2.InterruptTurnResponse(result=result)
 
+    async def ReadItemContent(self, request: agent_service_pb2.ReadItemContentRequest, context: Context) -> None:
+        """Stream an item that was cut, in chunks."""
+        check_ids(request)
+        whole = self._turns.whole_item(request.workspace_id, request.turn_id, request.item_id)
+        for start in range(0, len(whole), CHUNK_BYTES):
+            chunk = agent_service_pb2.ReadItemContentResponse(data=whole[start : start + CHUNK_BYTES])
+            await context.write(chunk.SerializeToString())
+
+    async def ListSessions(
+        self, request: session_pb2.ListSessionsRequest, _context: Context
+    ) -> session_pb2.ListSessionsResponse:
+        """List a page of sessions."""
+        check_page(request)
+        self._workspaces.find(request.workspace_id)
+        return self._sessions.page(request.workspace_id, request.page_size or SESSIONS_ON_PAGE, request.page_token)
+
+    async def GetSession(
+        self, request: session_pb2.GetSessionRequest, _context: Context
+    ) -> session_pb2.GetSessionResponse:
+        """Describe a session."""
+        check_ids(request)
+        self._workspaces.find(request.workspace_id)
+        session = self._sessions.describe(request.workspace_id, request.session_id)
+        return session_pb2.GetSessionResponse(session=session)
+
+    async def ForkSession(
+        self, request: session_pb2.ForkSessionRequest, _context: Context
+    ) -> session_pb2.ForkSessionResponse:
+        """Fork a session."""
+        check_ids(request)
+        session = await self._turns.fork(request.workspace_id, request.session_id)
+        return session_pb2.ForkSessionResponse(session=session)
+
+    async def DeleteSession(
+        self, request: session_pb2.DeleteSessionRequest, _context: Context
+    ) -> session_pb2.DeleteSessionResponse:
+        """Delete a session."""
+        check_ids(request)
+        await self._turns.delete(request.workspace_id, request.session_id)
+        return session_pb2.DeleteSessionResponse()
+
+    async def ListItems(
+        self, request: session_pb2.ListItemsRequest, _context: Context
+    ) -> session_pb2.ListItemsResponse:
+        """List a page of a transcript."""
+        check_page(request)
+        self._workspaces.find(request.workspace_id)
+        session = self._sessions.find(request.workspace_id, request.session_id)
+        return self._sessions.items(session, request.page_size or ITEMS_ON_PAGE, request.page_token)
+
     async def GetProviderInfo(
         self, request: agent_service_pb2.GetProviderInfoRequest, _context: Context
     ) -> agent_service_pb2.GetProviderInfoResponse:
@@ -57,7 +119,7 @@ class AgentServicer:
         return agent_service_pb2.GetProviderInfoResponse(provider=self._readiness.info)
 
 
-async def _stream(turn: LiveTurn, after_seq: int, context: Context) -> None:
+async def _stream(turn: LiveTurn | EndedTurn, after_seq: int, context: Context) -> None:
     with turn.reading() as log:
         async for response in log.follow(after_seq=after_seq):
             await context.write(response)

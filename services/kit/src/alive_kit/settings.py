@@ -79,6 +79,9 @@ class ServiceSettings(ListenSettings):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long running turns may go on after SIGTERM."""
 
+    keep_seconds: float = Field(default=30 * 86_400.0, gt=0)
+    """How long the events of a turn are kept. Transcripts are kept until their session is deleted."""
+
     def bounds(self) -> Bounds:
         """Return the bounds that hold for turns."""
         return Bounds(

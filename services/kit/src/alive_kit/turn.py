@@ -17,13 +17,12 @@ from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
 from alive_kit.authz import TurnTokens
-from alive_kit.errors import TurnFailure
+from alive_kit.errors import StorageFailed, TurnFailure
 from alive_kit.event_log import EventLog
 from alive_kit.failures import turn_error
-from alive_kit.fitting import fit
 from alive_kit.grammar import Grammar
 from alive_kit.provider import Agent, Provider, TurnSpec
-from alive_kit.sessions import Session
+from alive_kit.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class LiveTurn:
         self,
         *,
         spec: TurnSpec,
-        session: Session,
+        record: Record,
         provider_id: str,
         bounds: Bounds,
         fingerprint: bytes,
@@ -62,10 +61,10 @@ class LiveTurn:
         self._tokens = tokens
         self.fingerprint = fingerprint
         """Tells the request apart from another one under the same turn id."""
-        self.log = EventLog()
+        self.record = record
+        self.log = EventLog(keep=record.keep)
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
-        self._session = session
         self._provider_id = provider_id
         self._bounds = bounds
         self._grammar = Grammar()
@@ -73,6 +72,7 @@ class LiveTurn:
         self._held: list[event_pb2.Event] = []
         self._agent: Agent | None = None
         self._readers = 0
+        self._model = ""
         self._grace: asyncio.TimerHandle | None = None
         loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[Terminal] = loop.create_future()
@@ -82,6 +82,13 @@ class LiveTurn:
 
     def emit(self, event: event_pb2.Event) -> None:
         """Put an event of the agent into the stream, kept within grammar and size."""
+        try:
+            self._emit(event)
+        except StorageFailed:
+            logger.exception("an event cannot be kept", extra=self._names())
+            self.stop(_failed(error_pb2.FAILURE_REASON_STORAGE))
+
+    def _emit(self, event: event_pb2.Event) -> None:
         self._last_activity = asyncio.get_running_loop().time()
         if self.log.is_closed:
             logger.warning("event after the end dropped", extra=self._names(kind=event.WhichOneof("kind")))
@@ -99,14 +106,14 @@ class LiveTurn:
         admitted = self._grammar.admit(event)
         if delivery.HasField("include_deltas") and not delivery.include_deltas and admitted.HasField("item_delta"):
             return
-        for piece in fit(admitted):
-            self._append(piece)
+        self._show(admitted)
         if kind == "turn_started":
+            self._model = event.turn_started.model
             self._follow_start()
 
-    def remember(self, native_session: str) -> None:
-        """Keep the vendor's own id of the session."""
-        self._session.native_session = native_session
+    def remember(self, native_session: str, native_mark: str = "") -> None:
+        """Keep the vendor's own id of the session, and of what was said last."""
+        self.record.remember(native_session, native_mark)
 
     # What the service does with the turn.
 
@@ -230,13 +237,17 @@ class LiveTurn:
         for event in self._grammar.close_items(
             item_pb2.ITEM_STATUS_FAILED if failed else item_pb2.ITEM_STATUS_INTERRUPTED
         ):
-            for piece in fit(event):
-                self._append(piece)
+            with contextlib.suppress(StorageFailed):
+                self._show(event)
         self._complete(terminal)
         if self._tokens:
             self._tokens.revoke(self.spec.token)
-        self._session.running_turn = ""
-        self._append(_terminal_event(terminal), terminal=True)
+        event = _terminal_event(terminal)
+        self._append(event, terminal=True)
+        try:
+            self.record.end(event, self._model)
+        except StorageFailed:
+            logger.exception("the end of a turn cannot be kept", extra=self._names())
         self.ended.set()
 
     def _complete(self, terminal: Terminal) -> None:
@@ -265,6 +276,11 @@ class LiveTurn:
         item.start_time.GetCurrentTime()
         self.emit(event_pb2.Event(item_started=event_pb2.ItemStarted(item=item)))
         self.emit(event_pb2.Event(item_completed=event_pb2.ItemCompleted(item=item)))
+
+    def _show(self, event: event_pb2.Event) -> None:
+        event.turn_id = self.spec.request.turn_id
+        for piece in self.record.fit(event):
+            self._append(piece)
 
     def _append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
         event.turn_id = self.spec.request.turn_id

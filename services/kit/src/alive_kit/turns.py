@@ -1,61 +1,75 @@
 """The turns of a service: starts each once, and lets callers watch, interrupt and, at the end, drain them.
 
-A turn is (workspace id, turn id). Ended turns are kept for watchers until newer ones need the room.
+A turn is (workspace id, turn id). Ended turns are kept in the journal, and the latest in memory too.
 """
 
 import asyncio
 import hashlib
 import logging
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2
+from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2, session_pb2
 from alive_kit.apis import Apis
 from alive_kit.authz import TurnTokens
-from alive_kit.errors import OptionUnsupported, ProviderNotFound, ShuttingDown, TurnMismatch, TurnNotFound
+from alive_kit.errors import (
+    ItemNotFound,
+    OptionUnsupported,
+    ProviderNotFound,
+    SessionNotFound,
+    ShuttingDown,
+    TurnMismatch,
+    TurnNotFound,
+)
 from alive_kit.inputs import check_files, read_instructions
+from alive_kit.journal import Journal
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.merge import merge
 from alive_kit.provider import Provider, TurnSpec
-from alive_kit.sessions import Session, SessionTable
+from alive_kit.record import Record
+from alive_kit.recovery import EndedTurn
+from alive_kit.sessions import Session, Sessions
 from alive_kit.turn import Bounds, LiveTurn, shutting_down
 from alive_kit.validation import check_start_turn
-from alive_kit.workspaces import Workspaces
+from alive_kit.workspaces import Workspace, Workspaces
 
 logger = logging.getLogger(__name__)
 
 EARLY_INTERRUPT_SECONDS = 15.0
 """How long an interrupt waits for its turn."""
 
-KEPT_BYTES = 256 << 20
-"""Events of ended turns that are kept, all turns together."""
+KEPT_BYTES = 64 << 20
+"""Events of ended turns that are kept in memory, all turns together."""
+
+_FORGET_SECONDS = 3600.0
+"""How often turns are dropped that have been kept long enough."""
 
 TurnKey = tuple[str, str]
 
 
+@dataclass(kw_only=True)
 class TurnTable:
     """Every turn the service knows."""
 
-    def __init__(
-        self,
-        provider: Provider,
-        workspaces: Workspaces,
-        bounds: Bounds,
-        mcp: McpLaunch,
-        apis: Apis,
-        tokens: TurnTokens | None,
-    ) -> None:
-        self._provider = provider
-        self._workspaces = workspaces
-        self._bounds = bounds
-        self._mcp = mcp
-        self._apis = apis
-        self._tokens = tokens
-        self._sessions = SessionTable()
-        self._turns: dict[TurnKey, LiveTurn] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._early: dict[TurnKey, tuple[float, str]] = {}
-        self._draining = False
+    provider: Provider
+    workspaces: Workspaces
+    bounds: Bounds
+    mcp: McpLaunch
+    apis: Apis
+    tokens: TurnTokens | None
+    journal: Journal
+    sessions: Sessions
+    keep_seconds: float
+    """How long the events of an ended turn are kept."""
+
+    _turns: dict[TurnKey, LiveTurn] = field(default_factory=dict)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _cleaning: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _early: dict[TurnKey, tuple[float, str]] = field(default_factory=dict)
+    _forget_due: float = 0.0
+    _draining: bool = False
 
     def start(
         self,
@@ -63,7 +77,7 @@ class TurnTable:
         resolved: resolved_pb2.ResolvedTurn,
         *,
         require_ready: Callable[[], None],
-    ) -> LiveTurn | None:
+    ) -> LiveTurn | EndedTurn | None:
         """Start a turn, or return the one that has this id; None when the request was only to be checked.
 
         There is no await in here: between the checks and the start nothing else can happen.
@@ -72,13 +86,13 @@ class TurnTable:
             AgentError: the turn is refused; nothing was started.
         """
         check_start_turn(request)
-        if request.provider_id not in {"", self._provider.provider_id}:
-            raise ProviderNotFound(request.provider_id, [self._provider.provider_id])
-        workspace = self._workspaces.find(request.workspace_id)
+        if request.provider_id not in {"", self.provider.provider_id}:
+            raise ProviderNotFound(request.provider_id, [self.provider.provider_id])
+        workspace = self.workspaces.find(request.workspace_id)
         merged = merge(request, resolved)
         check_start_turn(merged)
         fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-        known = self._turns.get((merged.workspace_id, merged.turn_id))
+        known = self._known(merged.workspace_id, merged.turn_id)
         if known:
             if known.fingerprint != fingerprint:
                 raise TurnMismatch(merged.turn_id)
@@ -88,29 +102,29 @@ class TurnTable:
         require_ready()
         check_files(merged, workspace)
         self._check_options(merged)
-        mcp_servers = self._mcp.complete(merged.mcp_servers, workspace)
-        grants = self._apis.grants(merged, mcp_servers)
+        mcp_servers = self.mcp.complete(merged.mcp_servers, workspace)
+        grants = self.apis.grants(merged, mcp_servers)
         session = self._session_for(merged, resolved)
         if request.validate_only:
             return None
-        token = self._tokens.issue(grants) if self._tokens else ""
+        token = self.tokens.issue(grants) if self.tokens else ""
         spec = TurnSpec(
             request=merged,
             workspace=workspace,
-            native_session=session.native_session,
-            mcp_servers=self._apis.lead(merged, mcp_servers, token),
+            resume=session.resume,
+            mcp_servers=self.apis.lead(merged, mcp_servers, token),
             token=token,
             project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
         )
         return self._launch(spec, session, fingerprint, resolved)
 
-    def find(self, workspace_id: str, turn_id: str) -> LiveTurn:
+    def find(self, workspace_id: str, turn_id: str) -> LiveTurn | EndedTurn:
         """Return a turn that is running or kept.
 
         Raises:
             TurnNotFound: there is none of this id.
         """
-        turn = self._turns.get((workspace_id, turn_id))
+        turn = self._known(workspace_id, turn_id)
         if turn is None:
             raise TurnNotFound(turn_id)
         return turn
@@ -119,17 +133,53 @@ class TurnTable:
         self, workspace_id: str, turn_id: str, reason: str
     ) -> "agent_service_pb2.InterruptResult.ValueType":
         """Stop a turn and return once it has ended; keep the interrupt for a while when the turn is not known."""
-        self._workspaces.find(workspace_id)
-        turn = self._turns.get((workspace_id, turn_id))
+        self.workspaces.find(workspace_id)
+        turn = self._known(workspace_id, turn_id)
         if turn is None:
             due = asyncio.get_running_loop().time() + EARLY_INTERRUPT_SECONDS
             self._early[workspace_id, turn_id] = (due, reason)
             return agent_service_pb2.INTERRUPT_RESULT_KEPT
-        if turn.ended.is_set():
+        if isinstance(turn, EndedTurn) or turn.ended.is_set():
             return agent_service_pb2.INTERRUPT_RESULT_ALREADY_ENDED
         turn.interrupt(event_pb2.INTERRUPTED_BY_CALLER, reason)
         await turn.ended.wait()
         return agent_service_pb2.INTERRUPT_RESULT_INTERRUPTED
+
+    async def fork(self, workspace_id: str, session_id: str) -> session_pb2.Session:
+        """Open a session with the memory of an idle one."""
+        self.workspaces.find(workspace_id)
+        return self.sessions.fork(self.sessions.find_idle(workspace_id, session_id))
+
+    async def delete(self, workspace_id: str, session_id: str) -> None:
+        """Delete an idle session, its turns and what the vendor keeps of it; nothing when there is none."""
+        workspace = self.workspaces.find(workspace_id)
+        try:
+            session = self.sessions.find_idle(workspace_id, session_id)
+        except SessionNotFound:
+            await self._clean(workspace)
+            return
+        self.journal.forget_session(workspace_id, session_id)
+        self.sessions.delete(session)
+        for key, turn in list(self._turns.items()):
+            if key[0] == workspace_id and turn.spec.request.session_id == session_id:
+                del self._turns[key]
+        await self._clean(workspace)
+
+    def whole_item(self, workspace_id: str, turn_id: str, item_id: str) -> bytes:
+        """Return an item whose event was cut, whole and serialized.
+
+        Raises:
+            TurnNotFound: no such turn is kept.
+            ItemNotFound: the turn has no such item, or its event has all of it.
+        """
+        self.workspaces.find(workspace_id)
+        kept = self.journal.find(workspace_id, turn_id)
+        if kept is None:
+            raise TurnNotFound(turn_id)
+        whole = self.journal.whole(kept.turn, item_id)
+        if whole is None:
+            raise ItemNotFound(item_id)
+        return whole
 
     async def drain(self, *, grace: float) -> None:
         """Take no new turns, let the running ones end, and end those that have not within the grace (seconds)."""
@@ -142,45 +192,70 @@ class TurnTable:
             await asyncio.wait(self._tasks)
 
     def _check_options(self, request: agent_service_pb2.StartTurnRequest) -> None:
-        native_session = ""
+        resume = None
         if request.session_id:
-            native_session = self._sessions.find_idle(request.workspace_id, request.session_id).native_session
-        for unsupported in self._provider.unsupported(request, native_session):
-            raise OptionUnsupported(self._provider.provider_id, unsupported.field, unsupported.why)
+            resume = self.sessions.find_idle(request.workspace_id, request.session_id).resume
+        for unsupported in self.provider.unsupported(request, resume):
+            raise OptionUnsupported(self.provider.provider_id, unsupported.field, unsupported.why)
 
     def _session_for(self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn) -> Session:
         """Return the session of a complete request, opened when it is new, and write its id into the request."""
         if request.session_id:
-            return self._sessions.find_idle(request.workspace_id, request.session_id)
+            return self.sessions.find_idle(request.workspace_id, request.session_id)
         request.session_id = resolved.session_id or f"session-{uuid.uuid4()}"
-        if request.validate_only:
-            return Session(session_id=request.session_id, workspace_id=request.workspace_id)
-        return self._sessions.open(request.workspace_id, request.session_id)
+        session = Session(
+            session_id=request.session_id, workspace_id=request.workspace_id, is_kept=not request.ephemeral
+        )
+        return session if request.validate_only else self.sessions.open(session)
 
     def _launch(
         self, spec: TurnSpec, session: Session, fingerprint: bytes, resolved: resolved_pb2.ResolvedTurn
     ) -> LiveTurn:
+        request = spec.request
+        key = (request.workspace_id, request.turn_id)
+        number = None if request.ephemeral else self.journal.begin(*key, request.session_id, fingerprint)
+        text = next((part.text for part in request.input if part.text), "")
+        self.sessions.begin_turn(session, request.turn_id, text, request.agent.system_prompt.append)
         turn = LiveTurn(
             spec=spec,
-            session=session,
-            provider_id=self._provider.provider_id,
-            bounds=self._bounds,
+            record=Record(self.journal, self.sessions, session, number),
+            provider_id=self.provider.provider_id,
+            bounds=self.bounds,
             fingerprint=fingerprint,
-            tokens=self._tokens,
+            tokens=self.tokens,
         )
-        key = (spec.request.workspace_id, spec.request.turn_id)
         self._forget_old()
         self._turns[key] = turn
-        session.running_turn = spec.request.turn_id
         due, reason = self._early.pop(key, (0.0, ""))
         if due > asyncio.get_running_loop().time():
             turn.interrupt(event_pb2.INTERRUPTED_BY_CALLER, reason)
-        task = asyncio.create_task(turn.live(self._provider, resolved.notices))
+        task = asyncio.create_task(self._live(turn, resolved))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
-        if spec.request.ephemeral and not spec.native_session:
-            task.add_done_callback(lambda _: self._sessions.forget(session))
         return turn
+
+    async def _live(self, turn: LiveTurn, resolved: resolved_pb2.ResolvedTurn) -> None:
+        await turn.live(self.provider, resolved.notices)
+        await self._clean(turn.spec.workspace)
+
+    async def _clean(self, workspace: Workspace) -> None:
+        """Have the vendor delete what nobody has any more, until nothing is left or the rest is needed by forks."""
+        async with self._cleaning[workspace.workspace_id]:
+            is_done = False
+            while not is_done:
+                is_done = True
+                for native_session in self.sessions.leftovers(workspace.workspace_id):
+                    if await self.provider.delete(workspace, native_session):
+                        self.sessions.is_gone(workspace.workspace_id, native_session)
+                        is_done = False
+
+    def _known(self, workspace_id: str, turn_id: str) -> LiveTurn | EndedTurn | None:
+        """Return a turn from memory, or else from the journal."""
+        turn = self._turns.get((workspace_id, turn_id))
+        if turn is not None:
+            return turn
+        kept = self.journal.find(workspace_id, turn_id)
+        return EndedTurn(kept, self.journal) if kept else None
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -192,6 +267,10 @@ class TurnTable:
 
     def _forget_old(self) -> None:
         """Forget the oldest ended turns until there is room, and interrupts whose turn never came."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._forget_due:
+            self.journal.forget_older(self.keep_seconds)
+            self._forget_due = now + _FORGET_SECONDS
         kept = sum(turn.log.size for turn in self._turns.values())
         for key, turn in list(self._turns.items()):
             if kept <= KEPT_BYTES:
@@ -199,5 +278,4 @@ class TurnTable:
             if turn.ended.is_set():
                 kept -= turn.log.size
                 del self._turns[key]
-        now = asyncio.get_running_loop().time()
         self._early = {key: early for key, early in self._early.items() if early[0] > now}

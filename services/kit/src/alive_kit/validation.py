@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from alive.agent.v1 import agent_service_pb2, options_pb2, workspace_service_pb2
+from alive.agent.v1 import agent_service_pb2, options_pb2, session_pb2, workspace_service_pb2
 from alive_kit.errors import InvalidField
 
 REQUEST_BYTES = 8 << 20
@@ -68,6 +68,15 @@ def check_ids(request: Message) -> None:
     _refuse(_ids(request))
 
 
+def check_page(request: session_pb2.ListSessionsRequest | session_pb2.ListItemsRequest) -> None:
+    """Refuse a request for a page whose ids or size are wrong.
+
+    Raises:
+        InvalidField: names every field that is wrong.
+    """
+    _refuse(_page(request, 500 if isinstance(request, session_pb2.ListSessionsRequest) else 1000))
+
+
 def is_slug(text: str) -> bool:
     """Whether a text can be a workspace's or a provider's id."""
     return bool(_SLUG.fullmatch(text)) and ".." not in text
@@ -90,6 +99,12 @@ def _ids(request: Message) -> Iterator[Violation]:
         elif not _ID.fullmatch(value):
             yield (field.name, _id_complaint(value))
     yield from _enums(request)
+
+
+def _page(request: session_pb2.ListSessionsRequest | session_pb2.ListItemsRequest, most: int) -> Iterator[Violation]:
+    yield from _ids(request)
+    if request.page_size > most:
+        yield ("page_size", f"is {request.page_size}: at most {most}")
 
 
 def _start_turn(request: agent_service_pb2.StartTurnRequest) -> Iterator[Violation]:

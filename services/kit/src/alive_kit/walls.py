@@ -3,7 +3,8 @@
 A provider asks here for every start of its CLI. How good the boxes are is found out by building one, not by settings.
 """
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -95,6 +96,36 @@ class Walls:
         is_plan = permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN
         read_only = is_plan or permissions.sandbox == options_pb2.SANDBOX_READ_ONLY
         return Launch(program, environment, workspace, Box(launcher=self._launcher, read_only=read_only))
+
+    async def delete(self, workspace: Workspace, patterns: Sequence[str]) -> None:
+        """Delete what the vendor keeps of a workspace below its home, by shell patterns.
+
+        Raises:
+            OSError: something of it is left, or the launcher does not answer.
+        """
+        if self._launcher is not None:
+            await self._files("delete", workspace, patterns)
+            return
+        for pattern in patterns:
+            for path in workspace.home.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+    async def has(self, workspace: Workspace, patterns: Sequence[str]) -> bool:
+        """Return whether the vendor keeps something of a workspace below its home, by shell patterns.
+
+        Raises:
+            OSError: the launcher does not answer.
+        """
+        if self._launcher is not None:
+            return await self._files("find", workspace, patterns)
+        return any(True for pattern in patterns for _ in workspace.home.glob(pattern))
+
+    async def _files(self, what: str, workspace: Workspace, patterns: Sequence[str]) -> bool:
+        assert self._launcher is not None
+        answer = await ask(self._launcher, {what: list(patterns), "workspace": workspace.workspace_id})
+        if "found" not in answer:
+            raise OSError(answer.get("error") or "the launcher said nothing")
+        return bool(answer["found"])
 
     async def _look(self) -> WallLevel:
         if self._launcher is None:

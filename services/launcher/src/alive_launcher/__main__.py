@@ -26,6 +26,7 @@ UIDS = range(45000, 46000)
 """Agents' UIDs, one for each workspace: that of the workspace's owner."""
 
 _SLUG = re.compile(r"[a-z0-9](?!.*\.\.)([a-z0-9.-]{0,61}[a-z0-9])?")
+_PATTERN = re.compile(r"[A-Za-z0-9._*/-]+")
 _FILE = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REQUEST_BYTES = 4 << 20
@@ -71,6 +72,9 @@ class Launcher:
                 return {}
             if "probe" in request:
                 return {"facts": self._boxes.probe(UIDS[0] if self._boxes.is_root else os.geteuid())}
+            for what in ("find", "delete"):
+                if what in request:
+                    return {"found": self._files(what, request)}
             return {"code": self._start(request, connection, descriptors)}
         except (CannotStart, ValueError, KeyError, TypeError, AttributeError) as error:
             log(f"refused: {error}")
@@ -92,6 +96,14 @@ class Launcher:
         code = self._boxes.run(box_id, box, [str(word) for word in request["arguments"]], files, client)
         log(f"box {box_id}: ended with {code}")
         return code
+
+    def _files(self, what: str, request: Mapping[str, Any]) -> bool:
+        """Find or delete what patterns below a workspace's home match; return whether there was anything."""
+        workspace = _matching(_SLUG, request["workspace"])
+        patterns = [_matching(_PATTERN, pattern) for pattern in request[what]]
+        if any(".." in pattern or pattern.startswith("/") for pattern in patterns):
+            raise ValueError("a pattern stays below the home")
+        return self._boxes.files(what, self._boxes.layout.homes / workspace, self._owner(workspace), patterns)
 
     def _owner(self, workspace: str) -> int:
         """Return the UID for a workspace's agents; one that was just made may still be given its owner."""

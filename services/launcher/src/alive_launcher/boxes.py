@@ -29,6 +29,17 @@ read -r _
 
 _PROBE_SECONDS = 10.0
 
+_FILES = """
+what=$1; cd "$2" 2>/dev/null || exit 0; shift 2
+for pattern; do
+    for path in $pattern; do
+        [ -e "$path" ] || continue
+        echo "$path"
+        [ "$what" = find ] || rm -rf -- "$path"
+    done
+done
+"""
+
 
 class CannotStart(Exception):
     """A box cannot be started; the text says why."""
@@ -76,6 +87,23 @@ class Boxes:
             running = list(self._running.values())
         for box in running:
             box.end()
+
+    def files(self, what: str, home: Path, uid: int, patterns: Sequence[str]) -> bool:
+        """Find or delete what shell patterns below a home match, and return whether there was anything.
+
+        It is done as the home's UID: what that may not delete stays.
+
+        Raises:
+            CannotStart: something is left.
+        """
+        identity = _identity(uid if self.is_root else None)
+        words = [*identity, "sh", "-c", _FILES, "sh", what, str(home), *patterns]
+        done = subprocess.run(  # noqa: S603  # the patterns were checked
+            words, env=_ENVIRONMENT, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+        )
+        if done.returncode:
+            raise CannotStart(f"not everything could be deleted: {done.stderr.strip()}")
+        return bool(done.stdout)
 
     def probe(self, uid: int) -> Mapping[str, object]:
         """Build a box and return what stands, as it is seen from inside.

@@ -355,7 +355,7 @@ Global___ReadItemContentRequest: _TypeAlias = ReadItemContentRequest  # noqa: Y0
 
 @_typing.final
 class ReadItemContentResponse(_message.Message):
-    """One chunk of an item's content."""
+    """One chunk of the serialized Item."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -168,7 +168,7 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadItemContent(self, request, context):
-        """Streams the whole content of an item that was cut in its event, in chunks and in order.
+        """Streams an item that was cut in its event, whole: the serialized Item, in chunks and in order.
 
         NOT_FOUND  no such turn or item, or its content is no longer kept
         """

@@ -81,7 +81,7 @@ class AgentServiceStub:
       UNIMPLEMENTED        the provider cannot steer: see its capabilities
     """
     ReadItemContent: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.ReadItemContentRequest, _agent_service_pb2.ReadItemContentResponse]
-    """Streams the whole content of an item that was cut in its event, in chunks and in order.
+    """Streams an item that was cut in its event, whole: the serialized Item, in chunks and in order.
 
       NOT_FOUND  no such turn or item, or its content is no longer kept
     """
@@ -171,7 +171,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
       UNIMPLEMENTED        the provider cannot steer: see its capabilities
     """
     ReadItemContent: _aio.UnaryStreamMultiCallable[_agent_service_pb2.ReadItemContentRequest, _agent_service_pb2.ReadItemContentResponse]  # type: ignore[assignment]
-    """Streams the whole content of an item that was cut in its event, in chunks and in order.
+    """Streams an item that was cut in its event, whole: the serialized Item, in chunks and in order.
 
       NOT_FOUND  no such turn or item, or its content is no longer kept
     """
@@ -288,7 +288,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ReadItemContentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_service_pb2.ReadItemContentResponse], _abc.AsyncIterator[_agent_service_pb2.ReadItemContentResponse]]:
-        """Streams the whole content of an item that was cut in its event, in chunks and in order.
+        """Streams an item that was cut in its event, whole: the serialized Item, in chunks and in order.
 
           NOT_FOUND  no such turn or item, or its content is no longer kept
         """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alive.agent.v1 import agent_service_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
 from alive_kit.provider import Turn, TurnSpec, Unsupported
+from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
 
 Step = event_pb2.Event | Exception | Callable[["FakeAgent"], Awaitable[None]]
@@ -65,6 +66,7 @@ class FakeProvider:
         self.readiness = provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY)
         self.specs: list[TurnSpec] = []
         self.agents: list[FakeAgent] = []
+        self.deleted: list[str] = []
 
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Describe the fake."""
@@ -78,7 +80,7 @@ class FakeProvider:
             models=[provider_pb2.Model(model="fake-1", display_name="Fake 1", default=True)],
         )
 
-    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
         """Refuse to ask anything: there is nobody to ask."""
         if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_ASK:
             yield Unsupported(field="permissions.approval_policy", why="a script does not ask")
@@ -91,13 +93,18 @@ class FakeProvider:
         self.agents.append(agent)
         return agent
 
+    async def delete(self, workspace: Workspace, native_session: str) -> bool:
+        """Note what was deleted."""
+        self.deleted.append(native_session)
+        return True
+
 
 def spec() -> TurnSpec:
     """Return the spec of a turn that nobody runs, in a workspace that does not exist."""
     return TurnSpec(
         request=agent_service_pb2.StartTurnRequest(turn_id="t"),
         workspace=Workspace(workspace_id="demo", path=Path("/ws"), home=Path("/home")),
-        native_session="",
+        resume=None,
         mcp_servers=(),
         project_instructions="",
     )

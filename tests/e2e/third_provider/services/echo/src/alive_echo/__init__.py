@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from alive.agent.v1 import agent_service_pb2, event_pb2, item_pb2, options_pb2, provider_pb2
 from alive_kit.events import item_completed, item_started, text_delta
 from alive_kit.provider import Turn, TurnSpec, Unsupported
+from alive_kit.resume import Resume
+from alive_kit.workspaces import Workspace
 
 
 class EchoAgent:
@@ -43,13 +45,17 @@ class EchoProvider:
         readiness = provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY)
         return provider_pb2.ProviderInfo(provider_id="echo", display_name="Echo", readiness=readiness)
 
-    def unsupported(self, request: agent_service_pb2.StartTurnRequest, native_session: str) -> Iterable[Unsupported]:
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
         """Refuse nothing."""
         return ()
 
     async def start(self, spec: TurnSpec) -> EchoAgent:
         """Return an agent."""
         return EchoAgent()
+
+    async def delete(self, workspace: Workspace, native_session: str) -> bool:
+        """Nothing is kept."""
+        return True
 
 
 def create_provider() -> EchoProvider:
