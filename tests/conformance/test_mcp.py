@@ -11,6 +11,7 @@ from .conftest import Subject, items, notices
 _SERVER = '''
 import os
 from mcp.server import MCPServer
+from mcp.types import ToolAnnotations
 
 server = MCPServer("notes")
 
@@ -24,12 +25,17 @@ def environment() -> str:
     """Tell what this process sees."""
     return "\\n".join(f"{name}={value}" for name, value in os.environ.items())
 
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def peek() -> str:
+    """Tell what is there."""
+    return "nothing"
+
 server.run("stdio")
 '''
 
 
 def notes(subject: Subject, **fields: object) -> options_pb2.McpServer:
-    """Return a server with two tools."""
+    """Return a server with three tools, of which one says that it only reads."""
     path = subject.directory / "bin" / "notes_server.py"
     path.write_text(_SERVER)
     stdio = options_pb2.StdioTransport(command="notes-python", args=[str(path)], env={"DECLARED": "yes"})

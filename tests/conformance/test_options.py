@@ -118,17 +118,6 @@ async def test_max_tokens_bounds_the_tokens_of_a_turn(subject: Subject) -> None:
     assert len(subject.bodies("budget")) <= 2
 
 
-@requirement("permission:refused")
-@pytest.mark.parametrize("policy", ["ASK", "ACCEPT_EDITS"])
-async def test_an_approval_policy_that_is_not_offered_is_refused_by_name(subject: Subject, policy: str) -> None:
-    """Source: issue of approvals; until then BYPASS and PLAN."""
-    value = options_pb2.ApprovalPolicy.Value(f"APPROVAL_POLICY_{policy}")
-    error = await refused(subject, permissions=options_pb2.Permissions(approval_policy=value))
-
-    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert policy in (error.details() or "")
-
-
 @requirement("capability:complete")
 async def test_what_is_refused_is_listed(subject: Subject) -> None:
     """Each refusal's field is the name of a capability, or the beginning of some."""

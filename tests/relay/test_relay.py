@@ -38,7 +38,7 @@ async def test_a_large_turn_passes_in_order(system: System) -> None:
 async def test_a_refusal_passes_with_its_details(system: System) -> None:
     """The provider's own status and trailers reach the caller, and the turn id is free again."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await system.caller.run("go", turn_id="t", permissions={"approval_policy": "APPROVAL_POLICY_ASK"})
+        await system.caller.run("go", turn_id="t", permissions={"extra_directories": ["other"]})
     trailers = dict(refusal.value.trailing_metadata() or ())
 
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -12,7 +12,7 @@ from alive_kit.testing.fakes import spec
 
 def translate(*messages: dict[str, Any]) -> list[event_pb2.Event]:
     """Return the events for messages of the CLI, as it would send them."""
-    translator = Translator(spec())
+    translator = Translator(spec(), set())
     received = [Received(raw=message, message=parse_message(message)) for message in messages]
     return [event for message in received for event in translator.translate(message)]
 

@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
+from alive.agent.v1 import options_pb2, outcome_service_pb2, outcome_service_pb2_grpc, provider_pb2
 from alive_kit.testing.fakes import FakeProvider
 from alive_kit.testing.harness import serving
 
@@ -156,7 +156,8 @@ async def test_a_call_that_is_not_offered_says_so(directory: Path) -> None:
     """UNIMPLEMENTED with a sentence, not an empty status."""
     async with serving(FakeProvider(), directory) as caller:
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await caller.stub.SteerTurn(agent_service_pb2.SteerTurnRequest(workspace_id="demo", turn_id="t1"))
+            outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(caller.channel)
+            await outcomes.WatchOutcomes(outcome_service_pb2.WatchOutcomesRequest()).read()
 
     assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert error_info(refusal.value) == ("CALL_UNSUPPORTED", "")

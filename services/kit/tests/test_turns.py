@@ -261,16 +261,16 @@ async def test_a_large_item_is_cut_and_says_how_much_is_missing(directory: Path)
 async def test_validate_only_starts_nothing(directory: Path) -> None:
     """The stream closes with OK and no event; an option that is not honoured is still refused by name."""
     provider = FakeProvider()
-    asks = options_pb2.Permissions(approval_policy=options_pb2.APPROVAL_POLICY_ASK)
+    more = options_pb2.Permissions(extra_directories=["other"])
     async with serving(provider, directory) as caller:
         events = await caller.run("hello", validate_only=True)
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await caller.run("hello", validate_only=True, permissions=asks)
+            await caller.run("hello", validate_only=True, permissions=more)
 
     assert events == []
     assert provider.agents == []
     assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "permissions.approval_policy" in str(refusal.value.details())
+    assert "permissions.extra_directories" in str(refusal.value.details())
 
 
 async def test_a_watch_outside_what_is_kept_is_out_of_range(directory: Path) -> None:

@@ -6,17 +6,19 @@ import json
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from claude_agent_sdk import AssistantMessage, ClaudeSDKClient, ResultMessage
 
 from alive.agent.v1 import error_pb2, event_pb2, options_pb2
+from alive_claude.approvals import Asking
 from alive_claude.events import Translator
 from alive_claude.failures import of_exception, of_result
 from alive_claude.messages import receive
-from alive_claude.options import cli_options
+from alive_claude.options import cli_options, may_use
 from alive_claude.prompt import user_message
-from alive_kit.errors import TurnFailure
+from alive_kit.errors import CallUnsupported, TurnFailure
 from alive_kit.failures import failure
 from alive_kit.launch import Launch
 from alive_kit.provider import Turn, TurnSpec
@@ -44,8 +46,10 @@ class ClaudeAgent:
         self._spec = spec
         self._launch = launch
         self._stderr: deque[str] = deque(maxlen=50)
-        self._client = ClaudeSDKClient(cli_options(spec, launch, self._stderr.append))
-        self._translator = Translator(spec)
+        self._asking = Asking(spec.workspace, may_use=partial(may_use, spec.request), is_read_only=self._is_read_only)
+        options = cli_options(spec, launch, self._stderr.append, self._asking.can_use_tool)
+        self._client = ClaudeSDKClient(options)
+        self._translator = Translator(spec, self._asking.denied)
         self._mark = ""
 
     async def connect(self) -> None:
@@ -67,6 +71,7 @@ class ClaudeAgent:
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
         """Run the turn to its end."""
+        self._asking.turn = turn
         include_raw = self._spec.request.delivery.include_raw
         try:
             await self._client.query(user_message(self._spec))
@@ -93,8 +98,8 @@ class ClaudeAgent:
         await self._client.interrupt()
 
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
-        """Not offered: see the capabilities."""
-        raise NotImplementedError
+        """Not offered: the CLI would answer it with a turn of its own."""
+        raise CallUnsupported("SteerTurn", "Claude Code answers further input with a turn of its own")
 
     async def close(self) -> None:
         """End the CLI, gently first so that it finishes writing the session, and all that it started."""
@@ -127,6 +132,15 @@ class ClaudeAgent:
                     await asyncio.sleep(_MCP_POLL_SECONDS)  # The CLI can be asked, but does not tell.
         if await self._statuses(required) != {"connected"}:
             raise failure(error_pb2.FAILURE_REASON_MCP, stderr=self._said)
+
+    async def _is_read_only(self, name: str) -> bool:
+        """Whether a tool of an MCP server says of itself that it only reads."""
+        if not name.startswith("mcp__"):
+            return False
+        server_name, _, tool_name = name.removeprefix("mcp__").partition("__")
+        status = await self._client.get_mcp_status()
+        tools = [tool for server in status["mcpServers"] if server["name"] == server_name for tool in server["tools"]]
+        return any(tool["name"] == tool_name and tool.get("annotations", {}).get("readOnly") for tool in tools)
 
     async def _statuses(self, names: Iterable[str]) -> set[str]:
         status = await self._client.get_mcp_status()

@@ -48,11 +48,11 @@ class _Answer:
 class Translator:
     """The translation of one turn."""
 
-    def __init__(self, spec: TurnSpec) -> None:
+    def __init__(self, spec: TurnSpec, denied: set[str]) -> None:
         self._spec = spec
         self._answers: dict[str, _Answer] = {}
         self._tools: dict[str, item_pb2.Item] = {}
-        self._denied: set[str] = set()
+        self._denied = denied
         self.tally = Tally()
         self.is_interrupted = False
         """Whether the CLI was asked to stop: it then states what it has, as if it were whole."""

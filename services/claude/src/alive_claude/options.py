@@ -6,15 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from claude_agent_sdk import ClaudeAgentOptions
-from claude_agent_sdk.types import PermissionMode, SystemPromptFile, SystemPromptPreset
+from claude_agent_sdk.types import (
+    CanUseTool,
+    HookContext,
+    HookInput,
+    HookJSONOutput,
+    HookMatcher,
+    PermissionMode,
+    SystemPromptFile,
+    SystemPromptPreset,
+)
 
 from alive.agent.v1 import agent_service_pb2, options_pb2
+from alive_claude.approvals import QUESTIONS
 from alive_claude.models import MODELS
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
 
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
+_ASKING = frozenset({options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS})
 _WEB = ("WebSearch", "WebFetch")
 
 _MESSAGE_BYTES = 64 << 20
@@ -24,12 +35,6 @@ _MESSAGE_BYTES = 64 << 20
 def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
     """Yield every option that would not be honoured, in a box or without one."""
     permissions = request.permissions
-    if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
-        name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
-        yield Unsupported(
-            field="permissions.approval_policy",
-            why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN",
-        )
     if not boxed and permissions.sandbox not in {options_pb2.SANDBOX_UNSPECIFIED, options_pb2.SANDBOX_FULL_ACCESS}:
         yield Unsupported(field="permissions.sandbox", why="without a launcher there is no box; only FULL_ACCESS")
     if permissions.extra_directories:
@@ -43,7 +48,9 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
     yield from _effort_refusal(request.agent)
 
 
-def cli_options(spec: TurnSpec, launch: Launch, on_stderr: Callable[[str], None]) -> ClaudeAgentOptions:
+def cli_options(
+    spec: TurnSpec, launch: Launch, on_stderr: Callable[[str], None], can_use_tool: CanUseTool
+) -> ClaudeAgentOptions:
     """Return the options that start the CLI for a turn."""
     request = spec.request
     options = ClaudeAgentOptions(
@@ -71,8 +78,31 @@ def cli_options(spec: TurnSpec, launch: Launch, on_stderr: Callable[[str], None]
         stderr=on_stderr,
         extra_args=_extra_arguments(spec, launch),
     )
+    if asks(request):
+        options.can_use_tool = can_use_tool
+        # Without it the CLI runs commands without asking that it thinks only read.
+        options.hooks = {"PreToolUse": [HookMatcher(matcher="Bash", hooks=[_ask_always])]}
     options.env = launch.variables()
     return options
+
+
+async def _ask_always(_input: HookInput, _tool_use_id: str | None, _context: HookContext) -> HookJSONOutput:
+    return {"hookSpecificOutput": {"hookEventName": "PreToolUse", "permissionDecision": "ask"}}
+
+
+def asks(request: agent_service_pb2.StartTurnRequest) -> bool:
+    """Whether the caller is asked for permission."""
+    return request.permissions.approval_policy in _ASKING
+
+
+def may_use(request: agent_service_pb2.StartTurnRequest, name: str) -> bool:
+    """Whether a tool may be called at all, when the caller lets it."""
+    server_name = name.split("__")[1] if name.startswith("mcp__") else ""
+    allowed = request.permissions.tools.allowed
+    own = next((server.tools.allowed for server in request.mcp_servers if server.name == server_name), ())
+    if server_name:
+        return (not allowed or name in allowed) and (not own or name.removeprefix(f"mcp__{server_name}__") in own)
+    return True  # Only tools that may be used exist.
 
 
 def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
@@ -82,6 +112,8 @@ def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
         tools += _WRITING
     if permissions.web_search:
         tools += _WEB
+    if permissions.approval_policy in _ASKING:
+        tools.append(QUESTIONS)
     allowed, denied = set(permissions.tools.allowed), set(permissions.tools.denied)
     return [tool for tool in tools if (not allowed or tool in allowed) and tool not in denied]
 
@@ -96,6 +128,8 @@ def _effort_refusal(agent: options_pb2.AgentOptions) -> Iterator[Unsupported]:
 def _permission_mode(request: agent_service_pb2.StartTurnRequest) -> PermissionMode:
     if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN:
         return "plan"
+    if asks(request):
+        return "default"
     if _has_allow_list(request):
         return "dontAsk"  # What is not allowed by name is refused instead of asked.
     return "bypassPermissions"
@@ -107,7 +141,7 @@ def _has_allow_list(request: agent_service_pb2.StartTurnRequest) -> bool:
 
 def _allowed(spec: TurnSpec) -> Iterator[str]:
     request = spec.request
-    if not _has_allow_list(request):
+    if asks(request) or not _has_allow_list(request):
         return
     yield from builtin_tools(request.permissions)
     wanted = set(request.permissions.tools.allowed)

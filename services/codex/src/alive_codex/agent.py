@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any
 
 from alive.agent.v1 import error_pb2, event_pb2, options_pb2
-from alive_codex.app_server import AppServer, Notification
+from alive_codex.app_server import AppServer, Heard, Notification, ServerRequest
+from alive_codex.approvals import OFFERED, Asking
 from alive_codex.events import Translator
 from alive_codex.failures import of_thread, of_turn
-from alive_codex.options import turn_input, turn_params
+from alive_codex.options import asks, turn_input, turn_params, turn_part
 from alive_kit.failures import failure
 from alive_kit.launch import Launch
 from alive_kit.provider import Turn, TurnSpec
@@ -27,9 +28,10 @@ class CodexAgent:
 
     def __init__(self, spec: TurnSpec, launch: Launch) -> None:
         self._spec = spec
-        self._server = AppServer(launch)
-        self._early: list[Notification] = []
-        self._notifications: AsyncIterator[Notification] = self._server.notifications()
+        self._server = AppServer(launch, OFFERED if asks(spec.request) else ())
+        self._early: list[Heard] = []
+        self._asked: set[asyncio.Task[None]] = set()
+        self._notifications: AsyncIterator[Heard] = self._server.notifications()
         self._translator = Translator(spec, "")
         self.thread_id = ""
         """Codex's own id of the session."""
@@ -75,7 +77,11 @@ class CodexAgent:
             raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr) from error
         self._turn_id.set_result(answer.turn.id)
         turn.remember(self.thread_id, answer.turn.id)
+        asking = Asking(self._spec.workspace, self._translator.open_items)
         async for notification in self._heard():
+            if isinstance(notification, ServerRequest):
+                self._ask(asking.answer(notification, turn))
+                continue
             self._emit(notification, turn)
             if notification.method == "turn/completed" and notification.params["turn"]["id"] == answer.turn.id:
                 return self._completed(notification.params["turn"])
@@ -92,14 +98,24 @@ class CodexAgent:
             await self._server.request("thread/backgroundTerminals/clean", {"threadId": self.thread_id})
 
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
-        """Not offered: see the capabilities."""
-        raise NotImplementedError
+        """Add input to the running turn."""
+        turn_id = await self._turn_id
+        added = [turn_part(part, self._spec) for part in parts]
+        await self._server.call(self._server.client.turn_steer, self.thread_id, turn_id, added)
 
     async def close(self) -> None:
         """End the app-server and all that it started."""
         if not self._turn_id.done():
             self._turn_id.cancel()
+        for task in self._asked:
+            task.cancel()
         await self._server.close()
+
+    def _ask(self, asking: Coroutine[Any, Any, None]) -> None:
+        """Have something asked without holding up what Codex says meanwhile."""
+        task = asyncio.create_task(asking)
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
 
     async def _open_thread(self, params: dict[str, Any]) -> Any:
         client, resume = self._server.client, self._spec.resume
@@ -122,13 +138,15 @@ class CodexAgent:
             async with asyncio.timeout(max(waiting.values()) + 1.0):
                 async for notification in self._notifications:
                     self._early.append(notification)
+                    if isinstance(notification, ServerRequest):
+                        continue
                     if notification.method == "mcpServer/startupStatus/updated":
                         if notification.params["status"] != "starting":
                             waiting.pop(notification.params["name"], None)
                         if not waiting:
                             return
 
-    async def _heard(self) -> AsyncIterator[Notification]:
+    async def _heard(self) -> AsyncIterator[Heard]:
         """Yield what was heard before the turn, then the rest; server states first, for TurnStarted to have them."""
         for notification in self._early:
             yield notification

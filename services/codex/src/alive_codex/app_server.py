@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from openai_codex.client import CodexClient, CodexConfig
@@ -39,6 +40,19 @@ class Notification:
     params: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRequest:
+    """Something the app-server asks, in its place among what it says."""
+
+    method: str
+    params: Mapping[str, Any]
+    answer: Callable[[dict[str, Any]], Awaitable[None]]
+    """Answers it. Harmless when nobody waits any more."""
+
+
+Heard = Notification | ServerRequest
+
+
 class _Empty(BaseModel):
     """An answer that says nothing more."""
 
@@ -46,13 +60,13 @@ class _Empty(BaseModel):
 class AppServer:
     """A running app-server."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, offered: Container[str] = ()) -> None:
         self._launch = launch
         self._room = threading.Semaphore(_QUEUED)
-        self._queue: asyncio.Queue[Notification | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Heard | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._calls = ThreadPoolExecutor(max_workers=3, thread_name_prefix="app-server")
-        self._client = _Client(launch, self._hear)
+        self._client = _Client(launch, self._hear, offered)
 
     async def start(self) -> None:
         """Start the process and greet it."""
@@ -85,8 +99,8 @@ class AppServer:
         """Send a request that the SDK has no method for."""
         await self.call(lambda: self._client.request(method, params, response_model=_Empty))
 
-    async def notifications(self) -> AsyncIterator[Notification]:
-        """Yield what the app-server says, in order, until it ends."""
+    async def notifications(self) -> AsyncIterator[Heard]:
+        """Yield what the app-server says and asks, in order, until it ends."""
         while (notification := await self._queue.get()) is not None:
             self._room.release()
             yield notification
@@ -102,18 +116,31 @@ class AppServer:
             await self.call(self._client.release, process, seconds=_CLOSE_SECONDS)
         self._calls.shutdown(wait=False)
 
-    def _hear(self, notification: Notification | None) -> None:
+    async def answer(self, request_id: str | int, result: JsonObject) -> None:
+        """Answer something the app-server asked."""
+        with contextlib.suppress(OSError, TransportClosedError, RuntimeError):
+            await self.call(lambda: self._client._write_message({"id": request_id, "result": result}))
+
+    def _hear(self, message: "Notification | Asked | None") -> None:
         """Take what the reading thread read; it waits while the queue is full."""
-        if notification is not None:
+        if message is not None:
             self._room.acquire()
+        heard: Heard | None
+        if isinstance(message, Asked):
+            answer = partial(self.answer, message.request_id)
+            heard = ServerRequest(method=message.method, params=message.params, answer=answer)
+        else:
+            heard = message
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens any more.
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, notification)
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, heard)
 
 
 class _Client(CodexClient):
     """The SDK's client with a reader that waits for nobody but the queue."""
 
-    def __init__(self, launch: Launch, hear: Callable[[Notification | None], None]) -> None:
+    def __init__(
+        self, launch: Launch, hear: Callable[["Notification | Asked | None"], None], offered: Container[str]
+    ) -> None:
         super().__init__(
             CodexConfig(
                 launch_args_override=(str(launch.executable), "app-server", "--listen", "stdio://"),
@@ -122,6 +149,7 @@ class _Client(CodexClient):
             )
         )
         self._hear = hear
+        self._offered = offered
 
     def release(self, process: "subprocess.Popen[str]") -> None:
         """Close what the SDK leaves open of a process that has ended."""
@@ -140,6 +168,8 @@ class _Client(CodexClient):
                 message = self._read_message()
                 if "method" not in message:
                     self._router.route_response(message)
+                elif "id" in message and message["method"] in self._offered:
+                    self._hear(_asked(message))
                 elif "id" in message:
                     self._refuse(message)
                 else:
@@ -154,6 +184,22 @@ class _Client(CodexClient):
         with contextlib.suppress(OSError, TransportClosedError):
             self._write_message({"id": message["id"], "error": error})
         self._hear(Notification(method="serverRequest/refused", params={"method": str(message["method"])}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request of the app-server's as it was read."""
+
+    request_id: str | int
+    method: str
+    params: Mapping[str, Any]
+
+
+def _asked(message: Mapping[str, Any]) -> Asked:
+    params = message.get("params")
+    return Asked(
+        request_id=message["id"], method=str(message["method"]), params=params if isinstance(params, dict) else {}
+    )
 
 
 def _notification(message: Mapping[str, Any]) -> Notification:

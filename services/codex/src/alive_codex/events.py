@@ -30,7 +30,7 @@ QUIET = {
     "item/mcpToolCall/progress": "not shown: the item has the result",
     "rawResponse/completed": "not shown: its items were",
     "remoteControl/status/changed": "not shown: nothing is controlled remotely",
-    "serverRequest/resolved": "not shown: nothing is asked",
+    "serverRequest/resolved": "not shown: approval_resolved says it",
     "skills/changed": "not shown: about the home, not the turn",
     "thread/name/updated": "not shown: sessions have no names",
     "thread/readState/changed": "not shown: for the vendor's own screens",
@@ -80,6 +80,10 @@ class Translator:
             yield from translation(self, notification.params)
         elif notification.method not in QUIET:
             yield unknown_vendor_event(notification.method)
+
+    def open_items(self) -> list[item_pb2.Item]:
+        """Return the items that have begun and not ended."""
+        return list(self._open.values())
 
     def _turn_started(self, params: Params) -> Events:
         self._started = True

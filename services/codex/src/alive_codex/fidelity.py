@@ -6,10 +6,13 @@ from typing import get_args
 from openai_codex.generated import v2_all
 from openai_codex.generated.notification_registry import NOTIFICATION_MODELS
 
+from alive_codex.approvals import OFFERED
 from alive_codex.events import QUIET, TRANSLATED
 from alive_codex.items import KINDS
 
 Row = tuple[str, str, str]
+
+_REFUSAL = "refused, with notice vendor_request_refused"
 
 _ITEMS = {
     "agentMessage": "item message",
@@ -28,23 +31,23 @@ _ITEMS = {
     "userMessage": "the user's own words are said by the kit",
 }
 
-_REQUESTS = (
-    "item/commandExecution/requestApproval",
-    "item/fileChange/requestApproval",
-    "item/permissions/requestApproval",
-    "item/tool/requestUserInput",
+_REFUSED = (
+    "account/chatgptAuthTokens/refresh",
+    "applyPatchApproval",
+    "attestation/generate",
+    "currentTime/read",
+    "execCommandApproval",
     "item/tool/call",
-    "mcpServer/elicitation/request",
 )
-"""What the app-server may ask; the SDK has no list of it. With the policy that never asks none of these comes."""
+"""What the app-server may ask besides what becomes an approval (codex 0.163.0); the SDK has no list of it."""
 
 
 def rows() -> Iterator[Row]:
     """Yield each kind with what becomes of it; empty where it is a notice for something unknown."""
     for method in sorted({*NOTIFICATION_MODELS, *TRANSLATED, *QUIET} - {"serverRequest/refused"}):
         yield "notification", method, TRANSLATED.get(method) or QUIET.get(method, "")
-    for method in _REQUESTS:
-        yield "server request", method, "refused, with notice vendor_request_refused"
+    for method, meaning in sorted({**OFFERED, **dict.fromkeys(_REFUSED, _REFUSAL)}.items()):
+        yield "server request", method, meaning
     for kind in sorted(_kinds()):
         yield "thread item", kind, _ITEMS[kind] if kind in KINDS or kind == "userMessage" else ""
 

@@ -76,7 +76,7 @@ def _reasoning(item: item_pb2.Item, vendor: Vendor, workspace: Workspace) -> Non
 def _command(item: item_pb2.Item, vendor: Vendor, workspace: Workspace) -> None:
     item.command.CopyFrom(
         item_pb2.CommandItem(
-            command=_unwrapped(vendor.get("command", "")),
+            command=unwrapped(vendor.get("command", "")),
             cwd=workspace.relative(vendor.get("cwd") or "."),
             output=vendor.get("aggregatedOutput") or "",
             exit_code=vendor.get("exitCode"),
@@ -85,7 +85,7 @@ def _command(item: item_pb2.Item, vendor: Vendor, workspace: Workspace) -> None:
     _set_duration(item.command, vendor)
 
 
-def _unwrapped(command: str) -> str:
+def unwrapped(command: str) -> str:
     """Return the command as the agent gave it, without the shell that Codex puts around it."""
     try:
         words = shlex.split(command)

@@ -28,12 +28,6 @@ _PLAN = "You are asked for a plan only. Read what you need, change nothing, and 
 def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
     """Yield every option that would not be honoured, in a box or without one."""
     permissions = request.permissions
-    if permissions.approval_policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}:
-        name = options_pb2.ApprovalPolicy.Name(permissions.approval_policy).removeprefix("APPROVAL_POLICY_")
-        yield Unsupported(
-            field="permissions.approval_policy",
-            why=f"{name} needs approvals, which are not offered yet; use BYPASS or PLAN",
-        )
     if permissions.extra_directories:
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed:
@@ -52,6 +46,12 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
             and request.agent.effort not in model.efforts
         ):
             yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
+
+
+def asks(request: agent_service_pb2.StartTurnRequest) -> bool:
+    """Whether the caller is asked for permission."""
+    policy = request.permissions.approval_policy
+    return policy in {options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS}
 
 
 def chosen_model(agent: options_pb2.AgentOptions) -> str:
@@ -75,7 +75,7 @@ def thread_params(
         "cwd": str(spec.workspace.path),
         "model": chosen_model(request.agent),
         "modelProvider": _PROVIDER,
-        "approvalPolicy": "never",
+        "approvalPolicy": "untrusted" if asks(request) else "never",
         "approvalsReviewer": "user",
         "sandbox": _inner_sandbox(request.permissions, level),
         "config": _config(spec, settings, key, marker),
@@ -106,7 +106,7 @@ def turn_params(spec: TurnSpec) -> dict[str, Any]:
 
 def turn_input(spec: TurnSpec) -> list[dict[str, Any]]:
     """Return the input of a turn."""
-    return [_part(part, spec) for part in spec.request.input]
+    return [turn_part(part, spec) for part in spec.request.input]
 
 
 def _inner_sandbox(permissions: options_pb2.Permissions, level: WallLevel) -> str:
@@ -129,6 +129,11 @@ def _network_refusal(permissions: options_pb2.Permissions) -> Iterator[Unsupport
 def _config(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[str, str]) -> dict[str, Any]:
     permissions = spec.request.permissions
     return {
+        "features": {
+            "default_mode_request_user_input": asks(spec.request),
+            "request_permissions_tool": asks(spec.request),
+        },
+        "tools": {"experimental_request_user_input": {"enabled": asks(spec.request)}},
         "model_providers": {_PROVIDER: _endpoint(settings, key)},
         # Otherwise the CLI trusts a workspace that has a .codex directory, and runs what it configures.
         "projects": {str(spec.workspace.path): {"trust_level": "untrusted"}},
@@ -163,7 +168,9 @@ def _mcp_server(server: options_pb2.McpServer, spec: TurnSpec, marker: Mapping[s
         "tool_timeout_sec": server.tool_timeout.ToNanoseconds() / 1e9 or 60.0,
         "disabled_tools": [*server.tools.denied, *_own_tools(server, permissions.tools.denied)],
     }
-    if permissions.approval_policy != options_pb2.APPROVAL_POLICY_PLAN:
+    if asks(spec.request):
+        config["default_tools_approval_mode"] = "auto"  # Asks unless a tool says that it only reads.
+    elif permissions.approval_policy != options_pb2.APPROVAL_POLICY_PLAN:
         # With the policy that never asks, tools that are not read-only are refused unless approved here.
         config["default_tools_approval_mode"] = "approve"
     allowed = [*server.tools.allowed, *_own_tools(server, permissions.tools.allowed)]
@@ -181,7 +188,8 @@ def _own_tools(server: options_pb2.McpServer, names: Iterable[str]) -> list[str]
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
-def _part(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:
+def turn_part(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:
+    """Return one part of a turn's input."""
     match part.WhichOneof("content"):
         case "image":
             data = read_image(part.image, spec.workspace)

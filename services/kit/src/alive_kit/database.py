@@ -25,6 +25,13 @@ CREATE TABLE sessions (
     PRIMARY KEY (workspace_id, session_id)
 ) WITHOUT ROWID;
 CREATE INDEX sessions_latest ON sessions (workspace_id, update_time DESC, session_id DESC);
+CREATE TABLE grants (
+    workspace_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    granted TEXT NOT NULL,
+    PRIMARY KEY (workspace_id, session_id, granted),
+    FOREIGN KEY (workspace_id, session_id) REFERENCES sessions ON DELETE CASCADE
+) WITHOUT ROWID;
 CREATE TABLE leftovers (
     workspace_id TEXT NOT NULL,
     native_session TEXT NOT NULL,

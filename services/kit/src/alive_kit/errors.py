@@ -6,6 +6,9 @@ AgentError                 the gRPC status it becomes
   SessionNotFound          NOT_FOUND
   TurnNotFound             NOT_FOUND
   ItemNotFound             NOT_FOUND
+  ApprovalNotFound         NOT_FOUND
+  ApprovalClosed           FAILED_PRECONDITION
+  TurnEnded                FAILED_PRECONDITION
   ProviderNotFound         NOT_FOUND
   ProviderDisabled         FAILED_PRECONDITION
   ProviderNotChosen        FAILED_PRECONDITION
@@ -283,6 +286,37 @@ class ShuttingDown(AgentError):
 
     def __init__(self) -> None:
         super().__init__("the service is going down: try again soon", retry_after=timedelta(seconds=5))
+
+
+class ApprovalNotFound(AgentError):
+    """The turn asked nothing of this id."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = error_pb2.STATUS_REASON_APPROVAL_NOT_FOUND
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(f"The turn asked nothing with the id {approval_id}.", approval_id=approval_id)
+
+
+class ApprovalClosed(AgentError):
+    """It was answered, timed out, or fell with its turn."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = error_pb2.STATUS_REASON_APPROVAL_CLOSED
+
+    def __init__(self, approval_id: str) -> None:
+        message = f"{approval_id} is closed: it was answered, timed out, or its turn ended. See approval_resolved."
+        super().__init__(message, approval_id=approval_id)
+
+
+class TurnEnded(AgentError):
+    """Something was meant for a turn that has ended."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = error_pb2.STATUS_REASON_TURN_ENDED
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(f"Turn {turn_id} has ended.", turn_id=turn_id)
 
 
 class StorageFailed(Exception):

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_kit.errors import InvalidField
@@ -16,8 +17,10 @@ INSTRUCTION_FILES = ("AGENTS.md", "CLAUDE.md")
 INSTRUCTION_BYTES = 64 << 10
 """How much of such a file is read."""
 
+WithInput: TypeAlias = agent_service_pb2.StartTurnRequest | agent_service_pb2.SteerTurnRequest
 
-def check_files(request: agent_service_pb2.StartTurnRequest, workspace: Workspace) -> None:
+
+def check_files(request: WithInput, workspace: Workspace) -> None:
     """Refuse inputs whose file is missing, outside the workspace, or not what it should be.
 
     Raises:
@@ -28,7 +31,7 @@ def check_files(request: agent_service_pb2.StartTurnRequest, workspace: Workspac
         raise InvalidField(violations)
 
 
-def _violations(request: agent_service_pb2.StartTurnRequest, workspace: Workspace) -> Iterator[tuple[str, str]]:
+def _violations(request: WithInput, workspace: Workspace) -> Iterator[tuple[str, str]]:
     for index, part in enumerate(request.input):
         if part.HasField("file"):
             yield from _file(f"input[{index}].file.path", workspace.path, part.file.path)

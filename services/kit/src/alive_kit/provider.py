@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from alive.agent.v1 import agent_service_pb2, event_pb2, options_pb2, provider_pb2
+from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, options_pb2, provider_pb2
 from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
 
@@ -55,6 +55,12 @@ class Turn(Protocol):
 
     def emit(self, event: event_pb2.Event) -> None:
         """Say what happened. Only ``kind`` and ``raw_json`` are the agent's to set."""
+
+    async def ask(self, asked: approval_pb2.ApprovalRequested) -> approval_pb2.Decision:
+        """Ask the caller and return what is decided: only ids, decisions and times are not the agent's to set.
+
+        Never longer than the approval timeout; a denial then. Waiting must not keep the agent from being interrupted.
+        """
 
     def remember(self, native_session: str, native_mark: str = "") -> None:
         """Keep the vendor's own id of the session, to resume it with the next turn, and of what was said last."""

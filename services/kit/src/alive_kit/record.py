@@ -2,9 +2,10 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from alive.agent.v1 import error_pb2, event_pb2
+from alive.agent.v1 import error_pb2, event_pb2, options_pb2
+from alive_kit.approvals import Approvals
 from alive_kit.errors import StorageFailed
 from alive_kit.fitting import fit, is_too_large
 from alive_kit.journal import Journal
@@ -22,6 +23,12 @@ class Record:
         self._session = session
         self._turn = turn
         self._retracted: set[str] = set()
+
+    def approvals(
+        self, permissions: options_pb2.Permissions, timeout: float, emit: Callable[[event_pb2.Event], None]
+    ) -> Approvals:
+        """Return the approvals of the turn; what is allowed for the session is kept with it."""
+        return Approvals(permissions, timeout, self._session, self._sessions, emit)
 
     def fit(self, event: event_pb2.Event) -> Iterator[event_pb2.Event]:
         """Yield the event, cut or in pieces where it is too large; what is cut is kept whole.

@@ -2,7 +2,7 @@
 
 from google.protobuf.message import DecodeError
 
-from alive.agent.v1 import agent_service_pb2, resolved_pb2, session_pb2
+from alive.agent.v1 import agent_service_pb2, approval_pb2, resolved_pb2, session_pb2
 from alive_kit.errors import InvalidField, ProviderNotFound
 from alive_kit.readiness import Readiness
 from alive_kit.recovery import EndedTurn
@@ -11,7 +11,7 @@ from alive_kit.sessions import Sessions
 from alive_kit.tls import is_vouched_for
 from alive_kit.turn import LiveTurn
 from alive_kit.turns import TurnTable
-from alive_kit.validation import check_ids, check_page
+from alive_kit.validation import check_ids, check_input, check_page
 from alive_kit.workspaces import Workspaces
 
 RESOLVED_KEY = "x-alive-resolved-bin"
@@ -59,6 +59,23 @@ class AgentServicer:
             raise InvalidField({"reason": f"is over {REASON_CHARACTERS} characters"})
         result = await self._turns.interrupt(request.workspace_id, request.turn_id, request.reason)
         return agent_service_pb2.InterruptTurnResponse(result=result)
+
+    async def SteerTurn(
+        self, request: agent_service_pb2.SteerTurnRequest, _context: Context
+    ) -> agent_service_pb2.SteerTurnResponse:
+        """Add input to a running turn."""
+        check_ids(request)
+        check_input(request)
+        await self._turns.steer(request)
+        return agent_service_pb2.SteerTurnResponse()
+
+    async def ResolveApproval(
+        self, request: approval_pb2.ResolveApprovalRequest, _context: Context
+    ) -> approval_pb2.ResolveApprovalResponse:
+        """Answer an approval."""
+        check_ids(request)
+        self._turns.resolve(request.workspace_id, request.turn_id, request.approval_id, request.decision)
+        return approval_pb2.ResolveApprovalResponse()
 
     async def ReadItemContent(self, request: agent_service_pb2.ReadItemContentRequest, context: Context) -> None:
         """Stream an item that was cut, in chunks."""

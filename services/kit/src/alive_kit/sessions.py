@@ -5,7 +5,7 @@ import binascii
 import sqlite3
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alive.agent.v1 import item_pb2, session_pb2
 from alive_kit.errors import InvalidField, SessionBusy, SessionNotFound
@@ -35,6 +35,9 @@ class Session:
     """Whether the vendor lost it or cannot read it."""
     is_kept: bool = True
     """False for the session of an ephemeral turn: nothing of it is written down."""
+
+    grants: set[str] = field(default_factory=set)
+    """What was allowed for the rest of it, as far as this turn knows."""
 
     @property
     def resume(self) -> Resume | None:
@@ -179,6 +182,19 @@ class Sessions:
         """Whether a session, beside one, goes on with what the vendor keeps under an id, or is still to be forked."""
         query = "SELECT 1 FROM sessions WHERE workspace_id = ? AND native_session = ? AND session_id != ?"
         return self._database.execute(query, (workspace_id, native_session, beside)).fetchone() is not None
+
+    def grant(self, session: Session, granted: str) -> None:
+        """Take note of what was allowed for the rest of a session."""
+        session.grants.add(granted)
+        if session.is_kept:
+            values = (session.workspace_id, session.session_id, granted)
+            self._database.execute("INSERT OR IGNORE INTO grants VALUES (?, ?, ?)", values)
+
+    def has_grant(self, session: Session, granted: str) -> bool:
+        """Return whether something was allowed for the rest of a session."""
+        query = "SELECT 1 FROM grants WHERE workspace_id = ? AND session_id = ? AND granted = ?"
+        values = (session.workspace_id, session.session_id, granted)
+        return granted in session.grants or self._database.execute(query, values).fetchone() is not None
 
     # What callers see.
 

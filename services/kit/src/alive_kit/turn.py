@@ -15,9 +15,9 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from alive.agent.v1 import error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
+from alive.agent.v1 import approval_pb2, error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
 from alive_kit.authz import TurnTokens
-from alive_kit.errors import StorageFailed, TurnFailure
+from alive_kit.errors import StorageFailed, TurnEnded, TurnFailure
 from alive_kit.event_log import EventLog
 from alive_kit.failures import turn_error
 from alive_kit.grammar import Grammar
@@ -38,6 +38,8 @@ class Bounds:
     """Silence of the agent."""
     disconnect_grace: float = 60.0
     """Without a reader."""
+    approval: float = 300.0
+    """For an approval, until it counts as denied."""
     interrupt: float = 1.5
     """For the vendor to stop by itself; then its processes are ended."""
     close: float = 10.0
@@ -62,6 +64,7 @@ class LiveTurn:
         self.fingerprint = fingerprint
         """Tells the request apart from another one under the same turn id."""
         self.record = record
+        self._approvals = record.approvals(spec.request.permissions, bounds.approval, self.emit)
         self.log = EventLog(keep=record.keep)
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
@@ -111,6 +114,13 @@ class LiveTurn:
             self._model = event.turn_started.model
             self._follow_start()
 
+    async def ask(self, asked: approval_pb2.ApprovalRequested) -> approval_pb2.Decision:
+        """Ask the caller and return what is decided."""
+        decision = await self._approvals.ask(asked)
+        if decision.kind == approval_pb2.DECISION_KIND_DENY_AND_INTERRUPT:
+            self.interrupt(event_pb2.INTERRUPTED_BY_DECISION, decision.message)
+        return decision
+
     def remember(self, native_session: str, native_mark: str = "") -> None:
         """Keep the vendor's own id of the session, and of what was said last."""
         self.record.remember(native_session, native_mark)
@@ -138,6 +148,24 @@ class LiveTurn:
         """Have the turn stopped and ended this way; the first stop wins."""
         if not self._stop.done():
             self._stop.set_result(terminal)
+
+    def resolve(self, approval_id: str, decision: approval_pb2.Decision) -> None:
+        """Answer something the agent asked.
+
+        Raises:
+            AgentError: it was not asked, is closed, or the answer does not fit.
+        """
+        self._approvals.resolve(approval_id, decision)
+
+    async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
+        """Add input to what the agent does.
+
+        Raises:
+            TurnEnded: it does nothing any more, or nothing yet.
+        """
+        if self._agent is None or not self._grammar.is_started or self._stop.done() or self.log.is_closed:
+            raise TurnEnded(self.spec.request.turn_id)
+        await self._agent.steer(parts)
 
     def interrupt(self, interrupted_by: "event_pb2.InterruptedBy.ValueType", reason: str) -> None:
         """Have the turn stopped and ended as interrupted."""
@@ -185,6 +213,8 @@ class LiveTurn:
         loop = asyncio.get_running_loop()
         while True:
             left = self._start_time + deadline - loop.time()
+            if self._approvals.are_open:
+                self._last_activity = loop.time()  # The agent waits for the caller.
             silence_left = self._last_activity + idle - loop.time()
             if left <= 0:
                 return self.stop(_failed(error_pb2.FAILURE_REASON_TIMEOUT))
@@ -233,6 +263,7 @@ class LiveTurn:
     def _end(self, terminal: Terminal) -> None:
         for event in self._held:
             logger.warning("event of a turn that never started: %s", event, extra=self._names())
+        self._approvals.close()
         failed = isinstance(terminal, event_pb2.TurnFailed)
         for event in self._grammar.close_items(
             item_pb2.ITEM_STATUS_FAILED if failed else item_pb2.ITEM_STATUS_INTERRUPTED

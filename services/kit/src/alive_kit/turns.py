@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2, session_pb2
+from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, resolved_pb2, session_pb2
 from alive_kit.apis import Apis
 from alive_kit.authz import TurnTokens
 from alive_kit.errors import (
@@ -20,6 +20,7 @@ from alive_kit.errors import (
     ProviderNotFound,
     SessionNotFound,
     ShuttingDown,
+    TurnEnded,
     TurnMismatch,
     TurnNotFound,
 )
@@ -144,6 +145,41 @@ class TurnTable:
         turn.interrupt(event_pb2.INTERRUPTED_BY_CALLER, reason)
         await turn.ended.wait()
         return agent_service_pb2.INTERRUPT_RESULT_INTERRUPTED
+
+    async def steer(self, request: agent_service_pb2.SteerTurnRequest) -> None:
+        """Add input to a running turn.
+
+        Raises:
+            AgentError: it does not run, the input is not there, or the provider cannot.
+        """
+        turn = self.running(request.workspace_id, request.turn_id)
+        check_files(request, turn.spec.workspace)
+        await turn.steer(request.input)
+
+    def running(self, workspace_id: str, turn_id: str) -> LiveTurn:
+        """Return a turn that runs.
+
+        Raises:
+            TurnNotFound: there is none of this id.
+            TurnEnded: it has ended.
+        """
+        self.workspaces.find(workspace_id)
+        turn = self.find(workspace_id, turn_id)
+        if isinstance(turn, EndedTurn) or turn.log.is_closed:
+            raise TurnEnded(turn_id)
+        return turn
+
+    def resolve(self, workspace_id: str, turn_id: str, approval_id: str, decision: approval_pb2.Decision) -> None:
+        """Answer an approval of a turn.
+
+        Raises:
+            AgentError: there is no such approval, it is closed, or the answer does not fit.
+        """
+        self.workspaces.find(workspace_id)
+        turn = self.find(workspace_id, turn_id)
+        if isinstance(turn, EndedTurn):
+            raise TurnEnded(turn_id)
+        turn.resolve(approval_id, decision)
 
     async def fork(self, workspace_id: str, session_id: str) -> session_pb2.Session:
         """Open a session with the memory of an idle one."""

@@ -68,6 +68,15 @@ def check_ids(request: Message) -> None:
     _refuse(_ids(request))
 
 
+def check_input(request: agent_service_pb2.SteerTurnRequest) -> None:
+    """Refuse input whose parts are missing or malformed.
+
+    Raises:
+        InvalidField: names every part that is wrong.
+    """
+    _refuse(_input(request))
+
+
 def check_page(request: session_pb2.ListSessionsRequest | session_pb2.ListItemsRequest) -> None:
     """Refuse a request for a page whose ids or size are wrong.
 
@@ -165,7 +174,7 @@ def _id_complaint(value: str) -> str:
     return "must be letters, digits, '.', '_' or '-', at most 128" if value else "is required"
 
 
-def _input(request: agent_service_pb2.StartTurnRequest) -> Iterator[Violation]:
+def _input(request: agent_service_pb2.StartTurnRequest | agent_service_pb2.SteerTurnRequest) -> Iterator[Violation]:
     if not request.input:
         yield ("input", "is required: say what the agent is to do")
     for index, part in enumerate(request.input):

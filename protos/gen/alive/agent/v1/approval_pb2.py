@@ -26,37 +26,37 @@ from alive.agent.v1 import item_pb2 as alive_dot_agent_dot_v1_dot_item__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61live/agent/v1/approval.proto\x12\x0e\x61live.agent.v1\x1a\x19\x61live/agent/v1/item.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x03\n\x11\x41pprovalRequested\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\tdecisions\x18\x04 \x03(\x0e\x32\x1c.alive.agent.v1.DecisionKind\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07\x63ommand\x18\n \x01(\x0b\x32\x1b.alive.agent.v1.CommandItemH\x00\x12\x35\n\x0b\x66ile_change\x18\x0b \x01(\x0b\x32\x1e.alive.agent.v1.FileChangeItemH\x00\x12\x31\n\ttool_call\x18\x0c \x01(\x0b\x32\x1c.alive.agent.v1.ToolCallItemH\x00\x12:\n\nescalation\x18\r \x01(\x0b\x32$.alive.agent.v1.PermissionEscalationH\x00\x12\x30\n\tquestions\x18\x0e \x01(\x0b\x32\x1b.alive.agent.v1.QuestionSetH\x00\x12\x32\n\x0b\x65licitation\x18\x0f \x01(\x0b\x32\x1b.alive.agent.v1.ElicitationH\x00\x42\t\n\x07subject\"6\n\x14PermissionEscalation\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x0f\n\x07network\x18\x02 \x01(\x08\":\n\x0bQuestionSet\x12+\n\tquestions\x18\x01 \x03(\x0b\x32\x18.alive.agent.v1.Question\"\x80\x01\n\x08Question\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\x0e\n\x06header\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12/\n\x07options\x18\x04 \x03(\x0b\x32\x1e.alive.agent.v1.QuestionOption\x12\x10\n\x08multiple\x18\x05 \x01(\x08\"4\n\x0eQuestionOption\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"C\n\x0b\x45licitation\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0bschema_json\x18\x03 \x01(\t\"\xa2\x01\n\x08\x44\x65\x63ision\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.alive.agent.v1.DecisionKind\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1a\n\x12\x63hanged_input_json\x18\x03 \x01(\t\x12\'\n\x07\x61nswers\x18\x04 \x03(\x0b\x32\x16.alive.agent.v1.Answer\x12\x14\n\x0c\x63ontent_json\x18\x05 \x01(\t\"-\n\x06\x41nswer\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\x82\x01\n\x10\x41pprovalResolved\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12*\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x18.alive.agent.v1.Decision\x12-\n\ndecided_by\x18\x03 \x01(\x0e\x32\x19.alive.agent.v1.DecidedBy\"\x80\x01\n\x16ResolveApprovalRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\x12*\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0b\x32\x18.alive.agent.v1.Decision\"\x19\n\x17ResolveApprovalResponse*\xc8\x01\n\x0c\x44\x65\x63isionKind\x12\x1d\n\x19\x44\x45\x43ISION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45\x43ISION_KIND_ALLOW_ONCE\x10\x01\x12#\n\x1f\x44\x45\x43ISION_KIND_ALLOW_FOR_SESSION\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_KIND_DENY\x10\x03\x12$\n DECISION_KIND_DENY_AND_INTERRUPT\x10\x04\x12\x18\n\x14\x44\x45\x43ISION_KIND_ANSWER\x10\x05*o\n\tDecidedBy\x12\x1a\n\x16\x44\x45\x43IDED_BY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45\x43IDED_BY_CALLER\x10\x01\x12\x16\n\x12\x44\x45\x43IDED_BY_TIMEOUT\x10\x02\x12\x17\n\x13\x44\x45\x43IDED_BY_TURN_END\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61live/agent/v1/approval.proto\x12\x0e\x61live.agent.v1\x1a\x19\x61live/agent/v1/item.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x04\n\x11\x41pprovalRequested\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x0f\n\x07item_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\tdecisions\x18\x04 \x03(\x0e\x32\x1c.alive.agent.v1.DecisionKind\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x61\x63\x63\x65pts_changed_input\x18\x06 \x01(\x08\x12\x12\n\ninput_json\x18\x07 \x01(\t\x12.\n\x07\x63ommand\x18\n \x01(\x0b\x32\x1b.alive.agent.v1.CommandItemH\x00\x12\x35\n\x0b\x66ile_change\x18\x0b \x01(\x0b\x32\x1e.alive.agent.v1.FileChangeItemH\x00\x12\x31\n\ttool_call\x18\x0c \x01(\x0b\x32\x1c.alive.agent.v1.ToolCallItemH\x00\x12:\n\nescalation\x18\r \x01(\x0b\x32$.alive.agent.v1.PermissionEscalationH\x00\x12\x30\n\tquestions\x18\x0e \x01(\x0b\x32\x1b.alive.agent.v1.QuestionSetH\x00\x12\x32\n\x0b\x65licitation\x18\x0f \x01(\x0b\x32\x1b.alive.agent.v1.ElicitationH\x00\x42\t\n\x07subject\"6\n\x14PermissionEscalation\x12\r\n\x05paths\x18\x01 \x03(\t\x12\x0f\n\x07network\x18\x02 \x01(\x08\":\n\x0bQuestionSet\x12+\n\tquestions\x18\x01 \x03(\x0b\x32\x18.alive.agent.v1.Question\"\x80\x01\n\x08Question\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\x0e\n\x06header\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12/\n\x07options\x18\x04 \x03(\x0b\x32\x1e.alive.agent.v1.QuestionOption\x12\x10\n\x08multiple\x18\x05 \x01(\x08\"4\n\x0eQuestionOption\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"C\n\x0b\x45licitation\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0bschema_json\x18\x03 \x01(\t\"\xa2\x01\n\x08\x44\x65\x63ision\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.alive.agent.v1.DecisionKind\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1a\n\x12\x63hanged_input_json\x18\x03 \x01(\t\x12\'\n\x07\x61nswers\x18\x04 \x03(\x0b\x32\x16.alive.agent.v1.Answer\x12\x14\n\x0c\x63ontent_json\x18\x05 \x01(\t\"-\n\x06\x41nswer\x12\x13\n\x0bquestion_id\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\x82\x01\n\x10\x41pprovalResolved\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12*\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x18.alive.agent.v1.Decision\x12-\n\ndecided_by\x18\x03 \x01(\x0e\x32\x19.alive.agent.v1.DecidedBy\"\x80\x01\n\x16ResolveApprovalRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\x12*\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0b\x32\x18.alive.agent.v1.Decision\"\x19\n\x17ResolveApprovalResponse*\xc8\x01\n\x0c\x44\x65\x63isionKind\x12\x1d\n\x19\x44\x45\x43ISION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45\x43ISION_KIND_ALLOW_ONCE\x10\x01\x12#\n\x1f\x44\x45\x43ISION_KIND_ALLOW_FOR_SESSION\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_KIND_DENY\x10\x03\x12$\n DECISION_KIND_DENY_AND_INTERRUPT\x10\x04\x12\x18\n\x14\x44\x45\x43ISION_KIND_ANSWER\x10\x05*o\n\tDecidedBy\x12\x1a\n\x16\x44\x45\x43IDED_BY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45\x43IDED_BY_CALLER\x10\x01\x12\x16\n\x12\x44\x45\x43IDED_BY_TIMEOUT\x10\x02\x12\x17\n\x13\x44\x45\x43IDED_BY_TURN_END\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'alive.agent.v1.approval_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISIONKIND']._serialized_start=1484
-  _globals['_DECISIONKIND']._serialized_end=1684
-  _globals['_DECIDEDBY']._serialized_start=1686
-  _globals['_DECIDEDBY']._serialized_end=1797
+  _globals['_DECISIONKIND']._serialized_start=1535
+  _globals['_DECISIONKIND']._serialized_end=1735
+  _globals['_DECIDEDBY']._serialized_start=1737
+  _globals['_DECIDEDBY']._serialized_end=1848
   _globals['_APPROVALREQUESTED']._serialized_start=110
-  _globals['_APPROVALREQUESTED']._serialized_end=608
-  _globals['_PERMISSIONESCALATION']._serialized_start=610
-  _globals['_PERMISSIONESCALATION']._serialized_end=664
-  _globals['_QUESTIONSET']._serialized_start=666
-  _globals['_QUESTIONSET']._serialized_end=724
-  _globals['_QUESTION']._serialized_start=727
-  _globals['_QUESTION']._serialized_end=855
-  _globals['_QUESTIONOPTION']._serialized_start=857
-  _globals['_QUESTIONOPTION']._serialized_end=909
-  _globals['_ELICITATION']._serialized_start=911
-  _globals['_ELICITATION']._serialized_end=978
-  _globals['_DECISION']._serialized_start=981
-  _globals['_DECISION']._serialized_end=1143
-  _globals['_ANSWER']._serialized_start=1145
-  _globals['_ANSWER']._serialized_end=1190
-  _globals['_APPROVALRESOLVED']._serialized_start=1193
-  _globals['_APPROVALRESOLVED']._serialized_end=1323
-  _globals['_RESOLVEAPPROVALREQUEST']._serialized_start=1326
-  _globals['_RESOLVEAPPROVALREQUEST']._serialized_end=1454
-  _globals['_RESOLVEAPPROVALRESPONSE']._serialized_start=1456
-  _globals['_RESOLVEAPPROVALRESPONSE']._serialized_end=1481
+  _globals['_APPROVALREQUESTED']._serialized_end=659
+  _globals['_PERMISSIONESCALATION']._serialized_start=661
+  _globals['_PERMISSIONESCALATION']._serialized_end=715
+  _globals['_QUESTIONSET']._serialized_start=717
+  _globals['_QUESTIONSET']._serialized_end=775
+  _globals['_QUESTION']._serialized_start=778
+  _globals['_QUESTION']._serialized_end=906
+  _globals['_QUESTIONOPTION']._serialized_start=908
+  _globals['_QUESTIONOPTION']._serialized_end=960
+  _globals['_ELICITATION']._serialized_start=962
+  _globals['_ELICITATION']._serialized_end=1029
+  _globals['_DECISION']._serialized_start=1032
+  _globals['_DECISION']._serialized_end=1194
+  _globals['_ANSWER']._serialized_start=1196
+  _globals['_ANSWER']._serialized_end=1241
+  _globals['_APPROVALRESOLVED']._serialized_start=1244
+  _globals['_APPROVALRESOLVED']._serialized_end=1374
+  _globals['_RESOLVEAPPROVALREQUEST']._serialized_start=1377
+  _globals['_RESOLVEAPPROVALREQUEST']._serialized_end=1505
+  _globals['_RESOLVEAPPROVALRESPONSE']._serialized_start=1507
+  _globals['_RESOLVEAPPROVALRESPONSE']._serialized_end=1532
 # @@protoc_insertion_point(module_scope)

@@ -96,6 +96,8 @@ class ApprovalRequested(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ACCEPTS_CHANGED_INPUT_FIELD_NUMBER: _builtins.int
+    INPUT_JSON_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     FILE_CHANGE_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
@@ -108,6 +110,10 @@ class ApprovalRequested(_message.Message):
     """The item it is about; empty when there is none."""
     reason: _builtins.str
     """Why the agent asks, in words."""
+    accepts_changed_input: _builtins.bool
+    """Whether Decision.changed_input_json can be used: depends on the provider and on what is asked."""
+    input_json: _builtins.str
+    """What the agent would run it with, as JSON text in the vendor's shape; set where it can be changed."""
     @_builtins.property
     def decisions(self) -> _containers.RepeatedScalarFieldContainer[Global___DecisionKind.ValueType]:
         """The decisions that can be given."""
@@ -148,6 +154,8 @@ class ApprovalRequested(_message.Message):
         reason: _builtins.str = ...,
         decisions: _abc.Iterable[Global___DecisionKind.ValueType] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        accepts_changed_input: _builtins.bool = ...,
+        input_json: _builtins.str = ...,
         command: _item_pb2.CommandItem | None = ...,
         file_change: _item_pb2.FileChangeItem | None = ...,
         tool_call: _item_pb2.ToolCallItem | None = ...,
@@ -157,7 +165,7 @@ class ApprovalRequested(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "elicitation", b"elicitation", "escalation", b"escalation", "expire_time", b"expire_time", "file_change", b"file_change", "questions", b"questions", "subject", b"subject", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "command", b"command", "decisions", b"decisions", "elicitation", b"elicitation", "escalation", b"escalation", "expire_time", b"expire_time", "file_change", b"file_change", "item_id", b"item_id", "questions", b"questions", "reason", b"reason", "subject", b"subject", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_changed_input", b"accepts_changed_input", "approval_id", b"approval_id", "command", b"command", "decisions", b"decisions", "elicitation", b"elicitation", "escalation", b"escalation", "expire_time", b"expire_time", "file_change", b"file_change", "input_json", b"input_json", "item_id", b"item_id", "questions", b"questions", "reason", b"reason", "subject", b"subject", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["command", "file_change", "tool_call", "escalation", "questions", "elicitation"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015

@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from alive.agent.v1 import agent_service_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
+from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
 from alive_kit.provider import Turn, TurnSpec, Unsupported
 from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
 
-Step = event_pb2.Event | Exception | Callable[["FakeAgent"], Awaitable[None]]
-"""An event to emit, an error to raise, or something to await."""
+Step = event_pb2.Event | approval_pb2.ApprovalRequested | Exception | Callable[["FakeAgent"], Awaitable[None]]
+"""An event to emit, something to ask, an error to raise, or something to await."""
 
 
 class FakeAgent:
@@ -23,6 +23,7 @@ class FakeAgent:
         self._script = script
         self.interrupted = asyncio.Event()
         self.closed = asyncio.Event()
+        self.decisions: list[approval_pb2.Decision] = []
         self.steered: list[options_pb2.InputPart] = []
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
@@ -36,6 +37,10 @@ class FakeAgent:
                     event = event_pb2.Event()
                     event.CopyFrom(step)
                     turn.emit(event)
+                case approval_pb2.ApprovalRequested():
+                    asked = approval_pb2.ApprovalRequested()
+                    asked.CopyFrom(step)
+                    self.decisions.append(await turn.ask(asked))
                 case Exception():
                     raise step
                 case _:
@@ -81,9 +86,9 @@ class FakeProvider:
         )
 
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
-        """Refuse to ask anything: there is nobody to ask."""
-        if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_ASK:
-            yield Unsupported(field="permissions.approval_policy", why="a script does not ask")
+        """Refuse what a script cannot do."""
+        if request.permissions.extra_directories:
+            yield Unsupported(field="permissions.extra_directories", why="a script has no directories")
 
     async def start(self, spec: TurnSpec) -> FakeAgent:
         """Return an agent for the turn's script."""
