@@ -155,8 +155,8 @@ async def test_an_unready_provider_starts_nothing(directory: Path) -> None:
 async def test_a_call_that_is_not_offered_says_so(directory: Path) -> None:
     """UNIMPLEMENTED with a sentence, not an empty status."""
     async with serving(FakeProvider(), directory) as caller:
+        outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(caller.channel)
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(caller.channel)
             await outcomes.WatchOutcomes(outcome_service_pb2.WatchOutcomesRequest()).read()
 
     assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED
