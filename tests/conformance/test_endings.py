@@ -9,9 +9,10 @@ from pathlib import Path
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2
 from alive_kit.testing.harness import collect
 from alive_kit.testing.requirements import requirement
-from alive_kit.testing.scripted_model import Fault, Reply, RunCommand
+from alive_kit.testing.scripted_model import CallTool, Fault, Reply, RunCommand
 
 from .conftest import Subject, items, said
+from .test_mcp import notes
 
 BOUND = 10
 
@@ -67,6 +68,42 @@ async def test_an_interrupt_ends_a_running_command(subject: Subject) -> None:
 
     assert events[-1].HasField("turn_interrupted")
     assert processes(word) == []
+
+
+@requirement("interrupt:tool")
+async def test_an_interrupt_ends_a_turn_that_waits_for_an_mcp_server(subject: Subject) -> None:
+    """The server's process is gone with the turn, and the session goes on."""
+    prompt = subject.script("tool", Reply(actions=[CallTool(server="notes", tool="wait")]), Reply(text="Never."))
+    turn_id = f"{subject.kind}-tool"
+    call = subject.caller.start(prompt, turn_id=turn_id, mcp_servers=[notes(subject)])
+    events: list[event_pb2.Event] = []
+    while not any(event.item_started.item.HasField("tool_call") for event in events):
+        events.extend((await call.read()).events)
+    async with asyncio.timeout(BOUND):
+        await subject.caller.interrupt(turn_id)
+        events += await collect(call)
+    again = await subject.caller.run(subject.script("tool-2", Reply(text="Next.")), session_id=events[0].session_id)
+
+    assert events[-1].turn_interrupted.interrupted_by == event_pb2.INTERRUPTED_BY_CALLER
+    assert items(events, "tool_call")[-1].status == item_pb2.ITEM_STATUS_INTERRUPTED
+    assert processes(str(subject.directory / "bin/notes_server.py")) == []
+    assert said(again) == "Next."
+
+
+@requirement("interrupt:retrying")
+async def test_an_interrupt_ends_a_turn_that_waits_to_ask_the_model_again(subject: Subject) -> None:
+    """The model says to come back in 20 seconds."""
+    fault = Fault(status=429, code="rate_limit_exceeded", headers={"retry-after": "20"})
+    turn_id = f"{subject.kind}-retrying"
+    call = subject.caller.start(subject.script("retrying", Reply(fault=fault, repeat=9)), turn_id=turn_id)
+    events: list[event_pb2.Event] = []
+    while not any(event.notice.code == "model_retry" for event in events):
+        events.extend((await call.read()).events)
+    async with asyncio.timeout(BOUND):
+        await subject.caller.interrupt(turn_id)
+        events += await collect(call)
+
+    assert events[-1].HasField("turn_interrupted")
 
 
 @requirement("end:no-process")

@@ -10,6 +10,7 @@ from .conftest import Subject, items, notices
 
 _SERVER = '''
 import os
+import time
 from mcp.server import MCPServer
 from mcp.types import ToolAnnotations
 
@@ -30,12 +31,18 @@ def peek() -> str:
     """Tell what is there."""
     return "nothing"
 
+@server.tool()
+def wait() -> str:
+    """Take a long time."""
+    time.sleep(300)
+    return "at last"
+
 server.run("stdio")
 '''
 
 
 def notes(subject: Subject, **fields: object) -> options_pb2.McpServer:
-    """Return a server with three tools, of which one says that it only reads."""
+    """Return a server with tools: one says that it only reads, one takes a long time."""
     path = subject.directory / "bin" / "notes_server.py"
     path.write_text(_SERVER)
     stdio = options_pb2.StdioTransport(command="notes-python", args=[str(path)], env={"DECLARED": "yes"})
