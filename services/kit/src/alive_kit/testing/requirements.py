@@ -62,6 +62,7 @@ REQUIREMENTS = {
     "option:image": "Images reach the model, by value or by path.",
     "option:max-turns": "max_turns bounds the requests to the model.",
     "option:max-tokens": "max_tokens bounds the tokens of a turn.",
+    "projection": "Events of every provider project onto the same messages of Claude Code's front ends.",
     "readiness:cli": "Without a CLI that runs the provider is not ready, says why, and starts nothing.",
     "readiness:key": "Without a key the provider is not ready, says why, and starts nothing.",
     "capability:complete": "Every option that is refused is listed as a capability that is not there.",
