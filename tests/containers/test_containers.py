@@ -149,12 +149,13 @@ def test_no_secret_is_in_an_image(images: None) -> None:
 
 def start_alone(provider: str, *options: str, sandbox: str = "require") -> str:
     """Start a provider's container without Compose; return what it said until its readiness was known."""
-    words = [DOCKER, "run", "--rm", "--init", "--read-only", "--network", "none", "--cap-drop", "ALL", "--detach"]
+    words = [DOCKER, "run", "--init", "--read-only", "--network", "none", "--cap-drop", "ALL", "--detach"]
     words += [word for name in ("SETUID", "SETGID", "KILL") for word in ("--cap-add", name)]
     uid = PROVIDERS[provider]
     words += ["--tmpfs", "/tmp", "--tmpfs", f"/run/alive/{provider}-launcher:uid=0,gid={uid},mode=2750"]
     words += ["--tmpfs", f"/run/alive/{provider}:uid={uid},gid={uid},mode=0700"]
     words += ["--tmpfs", f"/run/alive/{provider}-authz:uid={uid},gid={uid},mode=0700"]
+    words += ["--tmpfs", f"/var/lib/alive/{provider}:uid={uid},gid={uid},mode=0700"]
     variables = {
         "ALIVE_LISTEN": f"unix:/run/alive/{provider}/agent.sock",
         "ALIVE_WORKSPACES": "/var/lib/alive/workspaces",

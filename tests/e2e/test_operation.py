@@ -14,6 +14,7 @@ from ..cookbook import code_of, recipes
 from .conftest import BOUND, CHECKOUT, VENVS, Running, up
 
 START = "127.0.0.1:50051 alive.agent.v1.AgentService/StartTurn"
+_NOWHERE = {"ALIVE_LISTEN": "unix:/nowhere", "ALIVE_WORKSPACES": "/proc", "ALIVE_STATE_DIR": "/proc/nowhere"}
 
 
 def test_the_demo_exits_with_0() -> None:
@@ -112,6 +113,7 @@ def test_a_wrong_key_fails_the_turn_and_no_key_is_not_ready(tmp_path: Path) -> N
         ("router", "alive_router", {"ALIVE_PROVIDERS": "codex"}, "ALIVE_PROVIDERS: 'codex' is not id=endpoint"),
         ("claude", "alive_claude", {}, "ALIVE_LISTEN: Field required"),
         ("codex", "alive_codex", {"ALIVE_IDLE_SECONDS": "soon"}, "ALIVE_IDLE_SECONDS: "),
+        ("codex", "alive_codex", _NOWHERE, "ALIVE_STATE_DIR: /proc/nowhere/turns.sqlite cannot be used"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_exit_code_2(

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, session_pb2
-from alive_kit.database import open_database
+from alive_kit.database import Unusable, open_database
 from alive_kit.resume import Resume
 from alive_kit.testing.fakes import (
     FakeProvider,
@@ -126,7 +126,7 @@ async def test_events_that_cannot_be_kept_fail_the_turn(tmp_path: Path) -> None:
 async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     """It is left as it is."""
     open_database(tmp_path / "turns.sqlite").execute("PRAGMA user_version = 99")
-    with pytest.raises(RuntimeError, match="newer release"):
+    with pytest.raises(Unusable, match="newer release"):
         open_database(tmp_path / "turns.sqlite")
 
 

@@ -72,12 +72,24 @@ CREATE TABLE contents (
 _VERSION = 1
 
 
+class Unusable(Exception):
+    """The database cannot be used; the text says why, and what would cure it."""
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the database, made with private permissions when it does not exist.
 
     Raises:
-        RuntimeError: a newer release wrote it.
+        Unusable: it cannot be written, is damaged, or a newer release wrote it.
     """
+    try:
+        return _open(path)
+    except (OSError, sqlite3.Error) as error:
+        cure = "name a directory that the service's UID may write, with room left in it"
+        raise Unusable(f"ALIVE_STATE_DIR: {path} cannot be used ({error}): {cure}") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = sqlite3.connect(path, isolation_level=None)
     database.row_factory = sqlite3.Row
@@ -88,7 +100,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA secure_delete = ON")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version > _VERSION:
-        raise RuntimeError(f"{path} was written by a newer release (version {version}): use that one, or another state")
+        raise Unusable(f"{path} was written by a newer release (version {version}): use that one, or another state")
     if version == 0:
         database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
     return database

@@ -12,7 +12,7 @@ from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
 from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
-from alive_kit.database import open_database
+from alive_kit.database import Unusable, open_database
 from alive_kit.journal import Journal
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
@@ -100,7 +100,7 @@ class ProviderService:
 
 
 def main(create_provider: Callable[[], Provider]) -> None:
-    """Run a provider's service until SIGTERM; exit with 2 and one line when a setting is wrong."""
+    """Run a provider's service until SIGTERM; exit with 2 and one line where it cannot start."""
     try:
         settings = ServiceSettings()  # type: ignore[call-arg]  # pydantic fills it from the environment
         provider = create_provider()
@@ -109,7 +109,11 @@ def main(create_provider: Callable[[], Provider]) -> None:
     os.umask(0o007)  # What agents write belongs to the workspace's group.
     logs.configure(settings.log_level, provider.provider_id)
     launch.adopt_orphans()
-    asyncio.run(_serve(provider, settings))
+    try:
+        asyncio.run(_serve(provider, settings))
+    except Unusable as unusable:
+        sys.stderr.write(f"{unusable}\n")
+        sys.exit(2)
 
 
 async def _serve(provider: Provider, settings: ServiceSettings) -> None:
