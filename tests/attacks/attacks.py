@@ -30,6 +30,10 @@ class Attack:
         return self.name.replace(": ", "-").replace(" ", "-")
 
 
+TAKE_MEMORY = f"{PYTHON} -c 'taken = bytearray(3 << 30); print(\"WON\")'"
+"""More than a box is given; not to be run where nothing holds it."""
+
+
 def _connect(family: str, address: str) -> str:
     return (
         f"{PYTHON} - <<END 2>/dev/null\n"
@@ -219,7 +223,11 @@ ATTACKS = (
 )
 
 OPEN = (
-    ("bomb: memory", "take all memory", "open on one host: MemoryMax of the systemd unit, mem_limit of the container"),
+    (
+        "bomb: memory",
+        "take all memory where the launcher may make no control groups",
+        "open: MemoryMax of the systemd unit and mem_limit of the container hold for all boxes together",
+    ),
     ("bomb: many files", "fill the workspace's disk", "open: needs a quota of the host"),
     ("own transcript", "rewrite its workspace's own sessions", "open: they are its own; no other workspace sees them"),
 )

@@ -14,7 +14,7 @@ import pytest
 from alive.agent.v1 import event_pb2, options_pb2
 from alive_kit.testing.scripted_model import Reply, RunCommand, Script
 
-from .attacks import ATTACKS, Attack
+from .attacks import ATTACKS, TAKE_MEMORY, Attack
 from .conftest import Deployment, output_of
 
 PROVIDERS = ("claude", "codex")
@@ -68,6 +68,18 @@ async def test_without_a_box_it_wins(bare: Deployment, attack: Attack) -> None:
     output, _ = await bare.command("claude", attack.slug, attack.script)
 
     assert "WON" in output
+
+
+@each_provider
+async def test_memory_is_bounded(host: Deployment, provider: str, row: Row) -> None:
+    """For each box by itself: the machine has more, and its other agents notice nothing."""
+    log = host.running.state / f"logs/{provider}-launcher.log"
+    if "memory of each box: 2048 MiB" not in log.read_text():
+        pytest.skip("memory: the launcher may not make control groups here")
+    row("bomb: memory", "take all memory", provider, "one host, tool", "a control group for each box")
+    output, events = await host.command(provider, f"{provider}-memory", TAKE_MEMORY)
+
+    check(output, events, harms_itself=True)
 
 
 @each_provider

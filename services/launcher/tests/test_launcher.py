@@ -18,6 +18,7 @@ import pytest
 OWNER = 45007 if os.geteuid() == 0 else os.geteuid()
 NEIGHBOUR = 45008 if os.geteuid() == 0 else os.geteuid()
 SECONDS = 20
+MEMORY_MB = 128
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="no boxes: apt-get install bubblewrap socat")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give each workspace a UID of its own")
@@ -37,6 +38,8 @@ class Client:
 
     directory: Path
     process: "subprocess.Popen[str]"
+    said: str = ""
+    """What the launcher said at its start."""
     next_id: int = 0
     opened: list[socket.socket] = field(default_factory=list)
 
@@ -107,6 +110,7 @@ def launching(*, service_uid: int | None = None) -> Iterator[Client]:
             "--homes": directory / "homes",
             "--keep": ".vendor/sessions",
             "--gateway": directory / "gateway",
+            "--memory-mb": MEMORY_MB,
         }
         words = [str(word) for option in options.items() for word in option]
         process = subprocess.Popen(
@@ -118,7 +122,10 @@ def launching(*, service_uid: int | None = None) -> Iterator[Client]:
         assert process.stderr is not None
         client = Client(directory, process)
         try:
-            assert any("serving on" in line for line in process.stderr)
+            for line in process.stderr:
+                client.said += line
+                if "serving on" in line:
+                    break
             yield client
         finally:
             process.terminate()
@@ -355,3 +362,16 @@ def test_a_fork_bomb_hits_its_limit(client: Client) -> None:
     assert "all" not in answer.output
     assert "Resource temporarily unavailable" in answer.output or "Cannot fork" in answer.output
     assert client.run("echo on").output == "on\n"
+
+
+def test_a_memory_bomb_hits_its_limit(client: Client) -> None:
+    """What is taken by a box is not taken from others; nothing of its control group is left."""
+    if f"memory of each box: {MEMORY_MB} MiB" not in client.said:
+        pytest.skip("memory: the launcher may not make control groups here")
+    take = "/usr/bin/python3 -c 'b = bytearray(%d << 20); print(len(b) >> 20)'"
+    bomb, modest = client.run(take % (MEMORY_MB * 2)), client.run(take % (MEMORY_MB // 4))
+
+    assert bomb.output != f"{MEMORY_MB * 2}\n"
+    assert bomb.said != {"code": 0}
+    assert modest.output == f"{MEMORY_MB // 4}\n"
+    assert not list(Path("/sys/fs/cgroup").rglob(f"alive-{client.process.pid}-*"))

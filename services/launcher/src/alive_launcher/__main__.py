@@ -21,6 +21,7 @@ from typing import Any
 
 from alive_launcher.box import Box, Layout
 from alive_launcher.boxes import Boxes, CannotStart, Client, log
+from alive_launcher.memory import MemoryLimits
 
 UIDS = range(45000, 46000)
 """Agents' UIDs, one for each workspace: that of the workspace's owner."""
@@ -76,7 +77,7 @@ class Launcher:
                 if what in request:
                     return {"found": self._files(what, request)}
             return {"code": self._start(request, connection, descriptors)}
-        except (CannotStart, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (CannotStart, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log(f"refused: {error}")
             return {"error": str(error)}
 
@@ -157,7 +158,8 @@ def main() -> None:
         port=options.port,
         nested=options.nested,
     )
-    boxes = Boxes(layout=layout, is_root=os.geteuid() == 0)
+    boxes = Boxes(layout=layout, is_root=os.geteuid() == 0, memory=MemoryLimits(options.memory_mb << 20))
+    log(f"memory of each box: {f'{options.memory_mb} MiB' if boxes.memory.hold else 'not limited by itself'}")
     try:
         log(f"boxes can be built: {dict(boxes.probe(UIDS[0] if boxes.is_root else os.geteuid()))}")
     except (CannotStart, OSError) as error:
@@ -200,6 +202,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--read-only", type=Path, action="append", default=[], help="seen inside, beside /usr")
     parser.add_argument("--gateway", type=Path, help="directory of the key gateway's socket")
     parser.add_argument("--port", type=int, default=43005, help="loopback port inside that leads to the gateway")
+    parser.add_argument("--memory-mb", type=int, default=2048, help="memory of a box in MiB, where it can be limited")
     parser.add_argument("--service-groups", default="", help="groups of the service, with commas")
     parser.add_argument("service", nargs="*", help="the service, if the launcher is to start it; it ends with it")
     parser.add_argument("--nested", action="store_true", help="let the CLI build boxes of its own inside")

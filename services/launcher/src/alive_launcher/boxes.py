@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alive_launcher.box import Box, Layout, accounts, arguments, bare, command, kept_directories
+from alive_launcher.memory import MemoryLimits
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _REMEMBERED = 10_000
@@ -52,6 +53,7 @@ class Boxes:
     layout: Layout
     is_root: bool
     """Whether boxes can be given UIDs of their own."""
+    memory: MemoryLimits
     _running: dict[str, "Running"] = field(default_factory=dict)
     _ended: dict[str, None] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -62,15 +64,16 @@ class Boxes:
         Raises:
             CannotStart: it was ended before it began, or bubblewrap cannot build it.
         """
-        with self._lock:  # Whoever ends a box that has not begun yet must not meet it afterwards.
-            if box_id in self._ended or box_id in self._running:
-                raise CannotStart("it has been ended, or it runs already")
-            running = self._running[box_id] = self._start(box, words, files, client.standard)
-        try:
-            return running.wait(client.connection)
-        finally:
-            with self._lock:
-                self._remember(box_id)
+        with self.memory.group() as limited:
+            with self._lock:  # Whoever ends a box that has not begun yet must not meet it afterwards.
+                if box_id in self._ended or box_id in self._running:
+                    raise CannotStart("it has been ended, or it runs already")
+                running = self._running[box_id] = self._start(box, [*limited], words, files, client.standard)
+            try:
+                return running.wait(client.connection)
+            finally:
+                with self._lock:
+                    self._remember(box_id)
 
     def end(self, box_id: str) -> None:
         """End a box, or see to it that it never begins; return when none of its processes is left."""
@@ -140,7 +143,14 @@ class Boxes:
             raise CannotStart(complaint.strip() or "bubblewrap says nothing")
         return _facts(said, own_uid=kernel_uid not in {os.geteuid(), -1}, own_proc=self.layout.own_proc)
 
-    def _start(self, box: Box, words: Sequence[str], files: Mapping[str, int], standard: Sequence[int]) -> "Running":
+    def _start(
+        self,
+        box: Box,
+        limited: Sequence[str],
+        words: Sequence[str],
+        files: Mapping[str, int],
+        standard: Sequence[int],
+    ) -> "Running":
         with contextlib.ExitStack() as opened:
             seen = {path: _in_memory(text.encode(), opened) for path, text in accounts(box.uid).items()} | dict(files)
             read, write = os.pipe()
@@ -153,7 +163,7 @@ class Boxes:
             run = ["sh", "-c", f'{make} && exec bwrap --args {told_in} -- "$@"', "sh", *command(self.layout, [*words])]
             try:
                 process = subprocess.Popen(  # noqa: S603  # Our own words.
-                    [*_identity(box.uid if self.is_root else None), *run],
+                    [*limited, *_identity(box.uid if self.is_root else None), *run],
                     env=_ENVIRONMENT,
                     cwd="/",
                     stdin=standard[0],

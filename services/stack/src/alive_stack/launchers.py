@@ -50,6 +50,7 @@ class Launchers:
             "--homes": self.host.homes(provider.name),
             "--gateway": self.host.gateway_socket(provider.name).parent,
             "--port": BOX_PORT,
+            **({"--memory-mb": memory} if (memory := self.environment.get("ALIVE_BOX_MEMORY_MB")) else {}),
         }
         shown = [str(venv), *filter(None, self.environment.get("ALIVE_BOX_READ_ONLY", "").split(":"))]
         several = [("--keep", name) for name in box.keep] + [("--read-only", path) for path in shown]

@@ -18,7 +18,6 @@ ProtectSystem=strict
 ProtectHome=yes
 PrivateTmp=yes
 ProtectClock=yes
-ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
@@ -31,6 +30,7 @@ SystemCallArchitectures=native
 _NO_BOXES = """\
 CapabilityBoundingSet=
 PrivateDevices=yes
+ProtectControlGroups=yes
 ProtectKernelTunables=yes
 RestrictNamespaces=yes
 RestrictSUIDSGID=yes
@@ -86,7 +86,8 @@ def _watch(sources: list[str]) -> str:
 def _service(service: Service, stack: Stack) -> str:
     is_launcher = service.uid == 0
     memory, tasks = _LAUNCHER_LIMITS if is_launcher else _LIMITS.get(service.name, _PROVIDER_LIMITS)
-    walls = f"CapabilityBoundingSet={_capabilities(service)}\n" if is_launcher else _NO_BOXES
+    # Delegated: it makes a control group for each box.
+    walls = f"CapabilityBoundingSet={_capabilities(service)}\nDelegate=memory\n" if is_launcher else _NO_BOXES
     groups = " ".join(map(str, service.groups))
     return (
         f"[Unit]\nDescription=Alive Agents: {service.name}\nPartOf=alive.target\n"
