@@ -27,6 +27,7 @@ _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
 _ASKING = frozenset({options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS})
 _WEB = ("WebSearch", "WebFetch")
+_FILES = frozenset({"Read", "Glob", "Grep", "Edit", "Write", "NotebookEdit"})
 
 _MESSAGE_BYTES = 64 << 20
 """The largest message of the CLI; the SDK's own limit of 1 MiB breaks on a large file (0.2.187)."""
@@ -116,6 +117,11 @@ def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
         tools.append(QUESTIONS)
     allowed, denied = set(permissions.tools.allowed), set(permissions.tools.denied)
     return [tool for tool in tools if (not allowed or tool in allowed) and tool not in denied]
+
+
+def has_file_tools(permissions: options_pb2.Permissions) -> bool:
+    """Whether any of the CLI's own tools for files exists for the agent."""
+    return not _FILES.isdisjoint(builtin_tools(permissions))
 
 
 def _effort_refusal(agent: options_pb2.AgentOptions) -> Iterator[Unsupported]:
