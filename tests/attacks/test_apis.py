@@ -74,12 +74,17 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 
 @each_provider
 async def test_a_tool_calls_the_product_for_its_user(world: World, provider: str) -> None:
-    """It is told where, and shows its turn's token; the product sees who it is for."""
-    script = ASK + 'print(*ask("POST", "/product/api/files/delete"), url, os.environ["ALIVE_CONNECTED_PROVIDERS"])\nEND'
-    output, _ = await world.deployment.mcp(provider, f"{provider}-product", script, tool_context=CONTEXT)
+    """It is told where, and shows its turn's token; the product sees who it is for. Alive's own tools are there too."""
+    called = "/product/api/internal-tools/switch-serve-mode"
+    script = ASK + f'print(*ask("POST", "{called}"), url, os.environ["ALIVE_CONNECTED_PROVIDERS"])\nEND'
+    output, events = await world.deployment.mcp(provider, f"{provider}-product", script, tool_context=CONTEXT)
     call = world.product.calls[-1]
 
-    assert '200 {"done": "/api/files/delete", "for": "attacker.example"}' in output
+    started = next(event.turn_started for event in events if event.HasField("turn_started"))
+    ready = {state.name for state in started.mcp_servers if state.status == event_pb2.MCP_SERVER_STATUS_READY}
+
+    assert '200 {"message": "attacker.example is served' in output
+    assert ready == {"shell", "alive-tools", "alive-workspace"}
     assert "http://127.0.0.1:43005/product github" in output
     assert (call.headers["x-alive-user-id"], call.headers["cookie"]) == ("ada", SESSION)
     assert call.headers["x-alive-turn-id"]

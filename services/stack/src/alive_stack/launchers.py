@@ -51,7 +51,12 @@ class Launchers:
             "--gateway": self.host.gateway_socket(provider.name).parent,
             "--port": BOX_PORT,
         }
-        shown = [str(venv), *filter(None, self.environment.get("ALIVE_BOX_READ_ONLY", "").split(":"))]
+        tools = own_tools(self.venvs)
+        shown = [
+            str(venv),
+            *([str(tools.resolve())] if tools else []),
+            *filter(None, self.environment.get("ALIVE_BOX_READ_ONLY", "").split(":")),
+        ]
         several = [("--keep", name) for name in box.keep] + [("--read-only", path) for path in shown]
         words = [str(word) for option in (*options.items(), *several) for word in option]
         return Service(
@@ -69,6 +74,11 @@ class Launchers:
             "ALIVE_LAUNCHER": str(self.host.launcher_socket(provider.name)),
             "ALIVE_HOMES": str(self.host.homes(provider.name)),
         }
+
+
+def own_tools(venvs: Path) -> Path | None:
+    """Return the environment of Alive's own tools, which agents start; None where it is not installed."""
+    return venvs / "mcp" if (venvs / "mcp/bin").is_dir() else None
 
 
 def _program(venv: Path, box: BoxDeclaration) -> Path:
