@@ -119,6 +119,24 @@ async def test_an_http_mcp_server_is_reached_from_a_box(world: World, provider: 
 
 
 @each_provider
+async def test_an_expired_bearer_is_a_notice_and_a_fresh_one_works(world: World, provider: str) -> None:
+    """The caller refreshes it, and says it with the next turn: nothing is restarted."""
+    statuses = []
+    for bearer in ("expired", BEARER):
+        http = options_pb2.HttpTransport(url=world.notes_url, headers={"Authorization": f"Bearer {bearer}"})
+        server = options_pb2.McpServer(name="notes", http=http)
+        marker = await world.deployment.model.script(f"{provider}-{bearer}", Script(replies=[Reply(text="Done.")]))
+        asked = {"provider_id": provider, "workspace_id": "attacker.example", "mcp_servers": [server]}
+        events = await world.deployment.caller.run(f"{marker} go", **asked)
+        started = next(event.turn_started for event in events if event.HasField("turn_started"))
+        failed = [event.notice.code for event in events if event.HasField("notice")].count("mcp_server_failed")
+        statuses += [(state.status, failed) for state in started.mcp_servers]
+        assert events[-1].HasField("turn_completed")
+
+    assert statuses == [(event_pb2.MCP_SERVER_STATUS_FAILED, 1), (event_pb2.MCP_SERVER_STATUS_READY, 0)]
+
+
+@each_provider
 async def test_the_product_cannot_be_attacked_through_the_gateway(world: World, provider: str, row: Row) -> None:
     """Other calls, other users, no session: nothing that was not granted reaches it."""
     row("product: call", "call what no tool needs, as somebody else, and renew the session", provider, "one host, MCP",

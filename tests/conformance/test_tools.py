@@ -231,6 +231,22 @@ async def test_alives_tools_follow_the_rules(site: Site) -> None:
     assert len(site.product.calls) == before
 
 
+@requirement("tools:read-only")
+async def test_a_plan_changes_nothing_through_alives_tools(site: Site) -> None:
+    """Neither in the workspace nor at the product."""
+    kept, before = site.file("plan.txt"), len(site.product.calls)
+    events = await site.run(
+        "plan",
+        CallTool(server="alive-workspace", tool="delete_file", arguments={"path": "plan.txt"}),
+        CallTool(server="alive-tools", tool="get_workflow", arguments={"workflow_type": "new-feature"}),
+        permissions=options_pb2.Permissions(approval_policy=options_pb2.APPROVAL_POLICY_PLAN),
+    )
+
+    assert "Add a feature" in results(events)[-1][1]
+    assert kept.exists()
+    assert len(site.product.calls) == before
+
+
 @requirement("tools:crash")
 async def test_a_tool_whose_server_dies_fails(site: Site) -> None:
     """And the turn goes on. Source: alive.md §1.7, C3."""

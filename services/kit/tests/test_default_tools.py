@@ -106,6 +106,22 @@ def test_the_tools_are_told_where_and_how(programs: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "permissions",
+    [
+        options_pb2.Permissions(approval_policy=options_pb2.APPROVAL_POLICY_PLAN),
+        options_pb2.Permissions(sandbox=options_pb2.SANDBOX_READ_ONLY),
+    ],
+)
+def test_a_turn_that_may_only_read_has_only_tools_that_read(
+    programs: Path, permissions: options_pb2.Permissions
+) -> None:
+    """Whatever its box holds back, the product would do."""
+    servers = attached(programs, permissions=permissions)
+
+    assert {server.stdio.env["ALIVE_READ_ONLY"] for server in servers.values()} == {"1"}
+
+
+@pytest.mark.parametrize(
     ("stands", "exposed"),
     [
         ({}, True),

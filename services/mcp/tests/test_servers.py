@@ -91,6 +91,17 @@ async def test_file_tools_are_hidden_from_agents_that_have_their_own(world: Worl
     assert "Unknown tool" in said
 
 
+async def test_where_a_turn_may_only_read_no_tool_changes_anything(world: World) -> None:
+    """Those that would are not there."""
+    environment = {**world.environment, "ALIVE_FILE_TOOLS": "1", "ALIVE_READ_ONLY": "1"}
+    async with serving("workspace", environment) as server:
+        names = {tool.name for tool in (await server.session.list_tools()).tools}
+        said = await server.refused("delete_file", {"path": "x"})
+
+    assert names == {name for name, hints in ANNOTATED["workspace"].items() if hints[0]}
+    assert "Unknown tool" in said
+
+
 async def test_what_a_caller_parses_is_structured(world: World) -> None:
     """And the text says the same, for front ends that read that."""
     async with serving("tools", world.environment) as server:

@@ -20,6 +20,7 @@ from claude_agent_sdk.types import (
 from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_claude.approvals import QUESTIONS
 from alive_claude.models import MODELS
+from alive_kit.default_tools import only_reads
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
 
@@ -147,6 +148,9 @@ def _has_allow_list(request: agent_service_pb2.StartTurnRequest) -> bool:
 
 def _allowed(spec: TurnSpec) -> Iterator[str]:
     request = spec.request
+    if _permission_mode(request) == "plan" and not _has_allow_list(request):
+        # Otherwise not even a tool that only reads may be called (Claude Code 2.1.330).
+        yield from (f"mcp__{server.name}" for server in request.mcp_servers if only_reads(server))
     if asks(request) or not _has_allow_list(request):
         return
     yield from builtin_tools(request.permissions)

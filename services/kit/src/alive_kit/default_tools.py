@@ -91,9 +91,21 @@ class DefaultTools:
             "ALIVE_WORKSPACE_PATH": str(workspace.path),
             # With a policy that never asks Codex declines for the user (0.163.0): the front end shows it instead.
             "ALIVE_QUESTIONS": "ask" if asks else "show",
+            **({"ALIVE_READ_ONLY": "1"} if _may_only_read(request.permissions) else {}),
             **({} if has_file_tools else {"ALIVE_FILE_TOOLS": "1"}),
             **({"ALIVE_ASSETS": str(assets)} if assets else {}),
         }
+
+
+def only_reads(server: options_pb2.McpServer) -> bool:
+    """Whether a server was told to offer nothing that changes anything."""
+    return server.stdio.env.get("ALIVE_READ_ONLY") == "1"
+
+
+def _may_only_read(permissions: options_pb2.Permissions) -> bool:
+    """Whether a turn changes nothing: its box would not hold back what the product does for the tools."""
+    is_plan = permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN
+    return is_plan or permissions.sandbox == options_pb2.SANDBOX_READ_ONLY
 
 
 def _is_wanted(server: DefaultServer, request: agent_service_pb2.StartTurnRequest) -> bool:

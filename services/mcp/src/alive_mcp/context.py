@@ -9,8 +9,9 @@ ALIVE_API_TOKEN             what is shown there: the turn's token, in whose plac
 
 Where there is no gateway, ALIVE_SESSION_COOKIE and ALIVE_INTERNAL_SECRET stand in the token's place.
 
-Optional: ALIVE_FILE_TOOLS=1 offers the file tools, ALIVE_QUESTIONS=show never asks through the client, ALIVE_ASSETS is
-a directory of further assets, ALIVE_REGISTRY_URL or HTTPS_PROXY says that packages can be installed.
+Optional: ALIVE_READ_ONLY=1 offers only tools that change nothing, ALIVE_FILE_TOOLS=1 the file tools; with
+ALIVE_QUESTIONS=show nobody is asked through the client; ALIVE_ASSETS is a directory of further assets;
+ALIVE_REGISTRY_URL or HTTPS_PROXY says that packages can be installed.
 """
 
 import os
@@ -46,6 +47,8 @@ class Context:
     api_url: str
     headers: Mapping[str, str] = field(repr=False)
     """What the product's API is shown. Secret."""
+    read_only: bool = False
+    """Whether only tools that change nothing are offered."""
     file_tools: bool = False
     """Whether the file tools are offered."""
     may_ask: bool = True
@@ -81,6 +84,7 @@ def read_context(environment: Mapping[str, str]) -> Context:
         connected=frozenset(filter(None, environment["ALIVE_CONNECTED_PROVIDERS"].split(","))),
         api_url=environment["ALIVE_API_URL"].rstrip("/"),
         headers=_headers(environment),
+        read_only=environment.get("ALIVE_READ_ONLY") == "1",
         file_tools=environment.get("ALIVE_FILE_TOOLS") == "1",
         may_ask=environment.get("ALIVE_QUESTIONS") != "show",
         assets=Path(environment["ALIVE_ASSETS"]) if environment.get("ALIVE_ASSETS") else None,

@@ -8,7 +8,7 @@ from mcp.server import MCPServer
 
 from alive_mcp.context import Context, take_context
 from alive_mcp.errors import Misconfigured
-from alive_mcp.tool import Tool, served
+from alive_mcp.tool import Tool, offered, served
 
 
 def server(name: str, instructions: str, tools: Iterable[Tool], context: Context) -> MCPServer[object]:
@@ -17,7 +17,7 @@ def server(name: str, instructions: str, tools: Iterable[Tool], context: Context
         name,
         instructions=instructions,
         version=version("alive-mcp"),
-        tools=[served(tool, context) for tool in tools],
+        tools=[served(tool, context) for tool in offered(tools, context)],
         log_level="WARNING",
     )
 

@@ -6,7 +6,7 @@ returns a text, or a model whose JSON somebody parses. Whatever it raises become
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -75,6 +75,11 @@ def changes(
     )
 
 
+def offered(tools: Iterable[Tool], context: Context) -> list[Tool]:
+    """Return the tools that there are in a context: where a turn may only read, those that only read."""
+    return [tool for tool in tools if tool.annotations.read_only_hint or not context.read_only]
+
+
 def served(tool: Tool, context: Context) -> ServedTool:
     """Return a tool as a server offers it."""
     signature = inspect.signature(tool.body, eval_str=True)
@@ -91,7 +96,7 @@ def served(tool: Tool, context: Context) -> ServedTool:
 
     asked = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
     call.__signature__ = inspect.Signature([asked, *parameters], return_annotation=CallToolResult)  # type: ignore[attr-defined]
-    offered = _CheckedTool.from_function(
+    made = _CheckedTool.from_function(
         call,
         name=tool.name,
         title=tool.annotations.title,
@@ -100,10 +105,10 @@ def served(tool: Tool, context: Context) -> ServedTool:
         annotations=tool.annotations,
         structured_output=False,
     )
-    offered.parameters.pop("title")
-    offered.parameters["additionalProperties"] = False
-    offered.fn_metadata.output_schema = _output_schema(signature.return_annotation)
-    return offered
+    made.parameters.pop("title")
+    made.parameters["additionalProperties"] = False
+    made.fn_metadata.output_schema = _output_schema(signature.return_annotation)
+    return made
 
 
 class _CheckedTool(ServedTool):
@@ -117,11 +122,11 @@ class _CheckedTool(ServedTool):
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as error:
-            if isinstance(error.__cause__, ValidationError):
-                raise ToolError(f"{self.name} was not run. {_complaint(error.__cause__)}") from None
             if isinstance(error, UnexpectedToolError):
                 logger.exception("%s broke", self.name)
                 raise ToolError(f"{self.name} is broken. Do without it, and tell the user.") from None
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(f"{self.name} was not run. {_complaint(error.__cause__)}") from None
             if isinstance(error.__cause__, ToolError):
                 raise ToolError(str(error.__cause__)) from None
             raise

@@ -25,6 +25,7 @@ REQUIREMENTS = {
     "tools:default": "A turn of a user has Alive's own tools, and they answer the same with every provider.",
     "tools:secrets": "Alive's tools hold no secret of the user's or the product's where a gateway stands.",
     "tools:rules": "Alive's tools are replaced by a server of the same name, and denied like any other.",
+    "tools:read-only": "A turn that may only read has none of Alive's tools that change something.",
     "tools:crash": "A tool whose server dies has failed, and the turn goes on.",
     "tools:timeout": "A tool that takes longer than it may has failed, and the turn goes on.",
     "tools:question": "What a tool asks the user becomes an approval, or the provider says that it cannot.",

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, Field, JsonValue
 
 from alive_mcp.context import Context
-from alive_mcp.tool import Tool, served
+from alive_mcp.tool import Tool, offered, served
 
 Category: TypeAlias = Literal[
     "meta", "composite", "batch", "documentation", "debugging", "development", "workspace", "external-mcp"
@@ -53,7 +53,7 @@ def search(
     context: Context, servers: Iterable[tuple[str, Iterable[Tool]]], category: Category | None, detail: DetailLevel
 ) -> Found:
     """Return the tools of a category, or all; those of services that the user has not connected are left out."""
-    own = (_entry(context, server, tool, detail) for server, tools in servers for tool in tools)
+    own = (_entry(context, server, tool, detail) for server, tools in servers for tool in offered(tools, context))
     entries = [entry for entry in (*own, *_external(context, detail)) if category in {None, entry.category}]
     return Found(tools=entries)
 

@@ -35,7 +35,7 @@ def search_tools(
 
     Call it when you look for a way to do something and none of the tools you know fits.
     """
-    servers = ((NAME, TOOLS), (workspace.NAME, workspace.offered(context)), (email.NAME, email.TOOLS))
+    servers = ((NAME, TOOLS), (workspace.NAME, workspace.tools(context)), (email.NAME, email.TOOLS))
     return search(context, servers, category, detail_level)
 
 

@@ -78,12 +78,12 @@ FILE_TOOLS = (
 )
 
 
-def offered(context: Context) -> tuple[Tool, ...]:
-    """Return the tools that are offered: those for files only to agents that have none of their own."""
+def tools(context: Context) -> tuple[Tool, ...]:
+    """Return the server's tools: those for files only for agents that have none of their own."""
     return (*TOOLS, *FILE_TOOLS) if context.file_tools else TOOLS
 
 
 def main() -> None:
     """Serve over standard input and output."""
     context = context_or_exit(NAME)
-    server(NAME, _INSTRUCTIONS, offered(context), context).run("stdio")
+    server(NAME, _INSTRUCTIONS, tools(context), context).run("stdio")
