@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import options_pb2
 from alive_kit.apis import Apis
@@ -103,6 +104,15 @@ def test_the_tools_are_told_where_and_how(programs: Path) -> None:
         "ALIVE_FILE_TOOLS": "1",
         "ALIVE_ASSETS": "/assets",
     }
+
+
+def test_a_tool_that_asks_waits_as_long_as_an_approval(programs: Path) -> None:
+    """Whatever that is in the request."""
+    patient = options_pb2.Permissions(approval_timeout=Duration(seconds=3600))
+
+    assert attached(programs)["alive-tools"].tool_timeout.seconds == 390
+    assert attached(programs, permissions=patient)["alive-tools"].tool_timeout.seconds == 3690
+    assert attached(programs, permissions=patient)["alive-workspace"].tool_timeout.seconds == 150
 
 
 @pytest.mark.parametrize(

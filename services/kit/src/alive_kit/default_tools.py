@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_kit.workspaces import Workspace
 
+_APPROVAL_SECONDS = 300
+"""How long an approval may stay open unless the request says otherwise."""
+
 _ASKING = frozenset({options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS})
 
 
@@ -27,6 +30,8 @@ class DefaultServer:
     startup_seconds: int = 10
     tool_seconds: int
     """Longer than each of its tools takes: they bound themselves, and say so better than a client can."""
+    asks_user: bool = False
+    """Whether a tool may wait for the caller's answer: for as long as an approval may stay open."""
     in_background: bool = False
     """Attached only to turns that nobody waits for, or when one of its tools is allowed by name."""
 
@@ -37,8 +42,7 @@ class DefaultServer:
 
 
 SERVERS = (
-    # A person may be asked, for as long as an approval may stay open.
-    DefaultServer(name="alive-tools", tool_seconds=600),
+    DefaultServer(name="alive-tools", tool_seconds=90, asks_user=True),
     DefaultServer(name="alive-workspace", tool_seconds=150),
     DefaultServer(name="alive-email", required=False, startup_seconds=15, tool_seconds=30, in_background=True),
 )
@@ -74,7 +78,7 @@ class DefaultTools:
         environment = self._environment(request, workspace, has_file_tools=has_file_tools)
         for server in self._offered():
             if server.name not in named and _is_wanted(server, request):
-                request.mcp_servers.append(_declared(server, environment))
+                request.mcp_servers.append(_declared(server, environment, request.permissions))
 
     def _offered(self) -> Iterator[DefaultServer]:
         wanted = None if self.settings.tools is None else {name.strip() for name in self.settings.tools.split(",")}
@@ -119,11 +123,15 @@ def _is_wanted(server: DefaultServer, request: agent_service_pb2.StartTurnReques
     return is_named or in_background or not server.in_background
 
 
-def _declared(server: DefaultServer, environment: Mapping[str, str]) -> options_pb2.McpServer:
+def _declared(
+    server: DefaultServer, environment: Mapping[str, str], permissions: options_pb2.Permissions
+) -> options_pb2.McpServer:
+    patience = permissions.approval_timeout.seconds or _APPROVAL_SECONDS
+    tool_seconds = server.tool_seconds + (patience if server.asks_user else 0)
     return options_pb2.McpServer(
         name=server.name,
         stdio=options_pb2.StdioTransport(command=server.command, env=environment),
         required=server.required,
         startup_timeout=Duration(seconds=server.startup_seconds),
-        tool_timeout=Duration(seconds=server.tool_seconds),
+        tool_timeout=Duration(seconds=tool_seconds),
     )

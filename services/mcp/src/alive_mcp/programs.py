@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+
 from alive_mcp.errors import Refused
 
 _OUTPUT_BYTES = 10 << 20
 _PIECE_BYTES = 1 << 16
+_END_SECONDS = 2.0
 _PASSED_ON = ("PATH", "HOME", "LANG")
 
 
@@ -58,9 +61,17 @@ async def run(
     except TimeoutError:
         raise Refused(f"{Path(words[0]).name} was ended: it took longer than {seconds:.0f} s.") from None
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # Its own group: what it left in the background too.
+        await _end(process)
     return Finished(code=code, output=output.decode(errors="replace"))
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End what is left of a program, with what it left in the background, and wait for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with anyio.CancelScope(shield=True), contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            await process.communicate()
 
 
 async def _exchange(process: asyncio.subprocess.Process, said: bytes) -> bytes:

@@ -58,7 +58,7 @@ def get_alive_super_template(
         str, Field(description="The template's id, as the user gave it.", pattern="^[a-zA-Z0-9-]+$", max_length=100)
     ],
 ) -> str:
-    """Return the instructions of a super template. Only when the user has written "Use template: <id>"."""
+    """Return the instructions of a super template, all of it. Only when the user has written "Use template: <id>"."""
     templates = {file.name.removesuffix(".md"): file for file in _directory("templates").iterdir()}
     if id not in templates:
         raise Refused(f"There is no template {id!r}. There are: {', '.join(sorted(templates))}.")

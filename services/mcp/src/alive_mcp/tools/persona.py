@@ -32,7 +32,7 @@ async def generate_persona(
         str | None, Field(description="Anything else to take into account.", max_length=5000)
     ] = None,
 ) -> str:
-    """Describe a person whom the website is for: goals, worries, words they use. Takes up to a minute.
+    """Describe a person whom the website is for: goals, worries, words they use. Up to 200 lines, takes up to a minute.
 
     The product asks a model for it; use it before writing texts or choosing a design.
     """

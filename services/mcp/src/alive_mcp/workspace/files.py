@@ -86,7 +86,10 @@ async def glob(
     ],
     path: Directory = "",
 ) -> str:
-    """Find files of the workspace by their path, at most 200. node_modules and .git are left out."""
+    """Find files of the workspace by their path, at most 200 and 16,000 characters.
+
+    node_modules and .git are left out.
+    """
     found = await search.files(context.workspace, pattern, path, most=_FOUND + 1)
     if not found:
         return "No file fits."
@@ -103,13 +106,16 @@ async def grep(
     ] = None,
     max_results: Annotated[int, Field(description="How many lines at most.", ge=1, le=200)] = 50,
 ) -> str:
-    """Find lines in the files of the workspace, as path:line:text. node_modules and .git are left out."""
+    """Find lines in the files of the workspace, as path:line:text, at most 16,000 characters.
+
+    node_modules, .git, binary files and files of more than 2 MiB are left out.
+    """
     found = await search.lines(context.workspace, pattern, path, include, most=max_results)
     return cut("\n".join(found), characters=16_000, lines=max_results) if found else "No line fits."
 
 
 def list_directory(context: Context, path: Directory = "") -> str:
-    """List a directory of the workspace; directories end with a slash, links with an @."""
+    """List a directory of the workspace, up to 500 names; directories end with a slash, links with an @."""
     marks = {"directory": "/", "link": "@"}
     entries = [f"{name}{marks.get(kind, '')}" for name, kind in Tree(context.workspace).entries(path)]
     return cut("\n".join(entries), lines=500) if entries else "The directory is empty."
