@@ -82,6 +82,7 @@ async def site(request: pytest.FixtureRequest, model: ScriptedModel) -> AsyncIte
         else:
             url = model.url
             variables = {"ALIVE_PRODUCT_URL": product_url, "ALIVE_PRODUCT_SECRET_FILE": f"{directory}/secret"}
+        variables["ALIVE_TOOLS_STARTUP_SECONDS"] = str(BOUND)  # This machine may have other things to do.
         with configured(name, url, directory / "key", **variables) as create:
             caller = await exits.enter_async_context(serving(create(), directory, **more))
         if where == "box":

@@ -106,6 +106,13 @@ def test_the_tools_are_told_where_and_how(programs: Path) -> None:
     }
 
 
+def test_a_busy_machine_gives_them_longer_to_start(programs: Path) -> None:
+    """By a setting of the operator's."""
+    servers = attached(programs, settings={"tools_startup_seconds": 60}, limits=BACKGROUND)
+
+    assert {server.startup_timeout.seconds for server in servers.values()} == {60}
+
+
 def test_a_tool_that_asks_waits_as_long_as_an_approval(programs: Path) -> None:
     """Whatever that is in the request."""
     patient = options_pb2.Permissions(approval_timeout=Duration(seconds=3600))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.duration_pb2 import Duration
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from alive.agent.v1 import agent_service_pb2, options_pb2
@@ -56,6 +57,9 @@ class ToolSettings(BaseSettings):
     tools: str | None = None
     """Names of the servers, with commas: ``alive-tools,alive-workspace``. Unset: those whose programs are found."""
 
+    tools_startup_seconds: int | None = Field(default=None, ge=1)
+    """How long each may take to start, on a machine that is slow or busy. Unset: 10 and 15 seconds."""
+
     tools_assets: Path | None = None
     """Directory of assets for `copy_shared_asset` beside those that come with it; a box must show it."""
 
@@ -78,7 +82,7 @@ class DefaultTools:
         environment = self._environment(request, workspace, has_file_tools=has_file_tools)
         for server in self._offered():
             if server.name not in named and _is_wanted(server, request):
-                request.mcp_servers.append(_declared(server, environment, request.permissions))
+                request.mcp_servers.append(self._declared(server, environment, request.permissions))
 
     def _offered(self) -> Iterator[DefaultServer]:
         wanted = None if self.settings.tools is None else {name.strip() for name in self.settings.tools.split(",")}
@@ -99,6 +103,19 @@ class DefaultTools:
             **({} if has_file_tools else {"ALIVE_FILE_TOOLS": "1"}),
             **({"ALIVE_ASSETS": str(assets)} if assets else {}),
         }
+
+    def _declared(
+        self, server: DefaultServer, environment: Mapping[str, str], permissions: options_pb2.Permissions
+    ) -> options_pb2.McpServer:
+        patience = permissions.approval_timeout.seconds or _APPROVAL_SECONDS
+        tool_seconds = server.tool_seconds + (patience if server.asks_user else 0)
+        return options_pb2.McpServer(
+            name=server.name,
+            stdio=options_pb2.StdioTransport(command=server.command, env=environment),
+            required=server.required,
+            startup_timeout=Duration(seconds=self.settings.tools_startup_seconds or server.startup_seconds),
+            tool_timeout=Duration(seconds=tool_seconds),
+        )
 
 
 def only_reads(server: options_pb2.McpServer) -> bool:
@@ -121,17 +138,3 @@ def _is_wanted(server: DefaultServer, request: agent_service_pb2.StartTurnReques
         return False
     in_background = request.limits.workload_class == options_pb2.WORKLOAD_CLASS_BACKGROUND
     return is_named or in_background or not server.in_background
-
-
-def _declared(
-    server: DefaultServer, environment: Mapping[str, str], permissions: options_pb2.Permissions
-) -> options_pb2.McpServer:
-    patience = permissions.approval_timeout.seconds or _APPROVAL_SECONDS
-    tool_seconds = server.tool_seconds + (patience if server.asks_user else 0)
-    return options_pb2.McpServer(
-        name=server.name,
-        stdio=options_pb2.StdioTransport(command=server.command, env=environment),
-        required=server.required,
-        startup_timeout=Duration(seconds=server.startup_seconds),
-        tool_timeout=Duration(seconds=tool_seconds),
-    )

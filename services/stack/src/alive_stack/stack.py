@@ -32,6 +32,7 @@ _PROVIDER_SETTINGS = (
     "ALIVE_SANDBOX",
     "ALIVE_TOOLS",
     "ALIVE_TOOLS_ASSETS",
+    "ALIVE_TOOLS_STARTUP_SECONDS",
 )
 _MCP_PATH = "/usr/local/bin:/usr/bin:/bin"
 
