@@ -13,7 +13,7 @@ DOCKER ?= docker
 
 MEMBERS := protos router $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 DEPLOYABLES := router $(patsubst %/pyproject.toml,%,$(filter-out services/kit/%,$(wildcard services/*/pyproject.toml)))
-IMAGES ?= $(filter-out services/launcher,$(DEPLOYABLES))
+IMAGES ?= $(filter-out services/launcher services/mcp,$(DEPLOYABLES))
 PACKAGES := $(addsuffix /src,$(filter-out protos,$(MEMBERS)))
 SPACE := $(subst ,, )
 UV := $(VENVS)/uv/bin/uv
@@ -124,14 +124,17 @@ $(VENVS)/dev/.installed: $(PINNED) $(addsuffix /pyproject.toml,$(MEMBERS)) servi
 	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --no-deps $(foreach member,$(MEMBERS),-e $(member))
 	@touch $@
 
+# Agents start the tools in boxes, anew for each turn, where nothing compiled can be kept.
+COMPILED = $(if $(filter services/mcp,$(1)),--compile-bytecode)
+
 define DEPLOYABLE
 $(VENVS)/$(notdir $(1))/.requirements: $(1)/requirements.txt | $(UV)
 	@echo "installing $(notdir $(1))"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/$(notdir $(1))
-	@VIRTUAL_ENV=$(VENVS)/$(notdir $(1)) $(UV) pip install --quiet --require-hashes -r $(1)/requirements.txt
+	@VIRTUAL_ENV=$(VENVS)/$(notdir $(1)) $(UV) pip install --quiet $(COMPILED) --require-hashes -r $(1)/requirements.txt
 	@touch $$@
 $(VENVS)/$(notdir $(1))/.installed: $(VENVS)/$(notdir $(1))/.requirements $(SOURCES) $(1)/pyproject.toml
-	@VIRTUAL_ENV=$(VENVS)/$(notdir $(1)) $(UV) pip install --quiet --no-deps --reinstall ./protos ./services/kit ./$(1)
+	@VIRTUAL_ENV=$(VENVS)/$(notdir $(1)) $(UV) pip install --quiet $(COMPILED) --no-deps --reinstall ./protos ./services/kit ./$(1)
 	@touch $$@
 endef
 $(foreach deployable,$(DEPLOYABLES),$(eval $(call DEPLOYABLE,$(deployable))))

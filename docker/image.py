@@ -38,9 +38,9 @@ def launcher(name: str, uid: int, box: dict[str, object]) -> list[str]:
         "--workspaces": "/var/lib/alive/workspaces",
         "--homes": f"/var/lib/alive/homes/{name}",
         "--gateway": f"/run/alive/{name}-gateway",
-        "--read-only": f"/opt/alive/{name}",
     }
-    words = [str(word) for option in options.items() for word in option]
+    shown = [("--read-only", f"/opt/alive/{member}") for member in (name, "mcp")]
+    words = [str(word) for option in (*options.items(), *shown) for word in option]
     nested = ["--nested"] if box.get("nested") else []
     return ["/opt/alive/launcher/bin/python", "-I", "-m", "alive_launcher", *words, *keep, *nested]
 

@@ -74,12 +74,17 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
 
 @each_provider
 async def test_a_tool_calls_the_product_for_its_user(world: World, provider: str) -> None:
-    """It is told where, and shows its turn's token; the product sees who it is for."""
-    script = ASK + 'print(*ask("POST", "/product/api/files/delete"), url, os.environ["ALIVE_CONNECTED_PROVIDERS"])\nEND'
-    output, _ = await world.deployment.mcp(provider, f"{provider}-product", script, tool_context=CONTEXT)
+    """It is told where, and shows its turn's token; the product sees who it is for. Alive's own tools are there too."""
+    called = "/product/api/internal-tools/switch-serve-mode"
+    script = ASK + f'print(*ask("POST", "{called}"), url, os.environ["ALIVE_CONNECTED_PROVIDERS"])\nEND'
+    output, events = await world.deployment.mcp(provider, f"{provider}-product", script, tool_context=CONTEXT)
     call = world.product.calls[-1]
 
-    assert '200 {"done": "/api/files/delete", "for": "attacker.example"}' in output
+    started = next(event.turn_started for event in events if event.HasField("turn_started"))
+    ready = {state.name for state in started.mcp_servers if state.status == event_pb2.MCP_SERVER_STATUS_READY}
+
+    assert '200 {"message": "attacker.example is served' in output
+    assert ready == {"shell", "alive-tools", "alive-workspace"}
     assert "http://127.0.0.1:43005/product github" in output
     assert (call.headers["x-alive-user-id"], call.headers["cookie"]) == ("ada", SESSION)
     assert call.headers["x-alive-turn-id"]
@@ -111,6 +116,24 @@ async def test_an_http_mcp_server_is_reached_from_a_box(world: World, provider: 
     assert "Buy milk." in output_of(events)
     assert "TRIED" in output_of(events)
     assert "0\nTRIED" in output_of(events)
+
+
+@each_provider
+async def test_an_expired_bearer_is_a_notice_and_a_fresh_one_works(world: World, provider: str) -> None:
+    """The caller refreshes it, and says it with the next turn: nothing is restarted."""
+    statuses = []
+    for bearer in ("expired", BEARER):
+        http = options_pb2.HttpTransport(url=world.notes_url, headers={"Authorization": f"Bearer {bearer}"})
+        server = options_pb2.McpServer(name="notes", http=http)
+        marker = await world.deployment.model.script(f"{provider}-{bearer}", Script(replies=[Reply(text="Done.")]))
+        asked = {"provider_id": provider, "workspace_id": "attacker.example", "mcp_servers": [server]}
+        events = await world.deployment.caller.run(f"{marker} go", **asked)
+        started = next(event.turn_started for event in events if event.HasField("turn_started"))
+        failed = [event.notice.code for event in events if event.HasField("notice")].count("mcp_server_failed")
+        statuses += [(state.status, failed) for state in started.mcp_servers]
+        assert events[-1].HasField("turn_completed")
+
+    assert statuses == [(event_pb2.MCP_SERVER_STATUS_FAILED, 1), (event_pb2.MCP_SERVER_STATUS_READY, 0)]
 
 
 @each_provider

@@ -23,7 +23,7 @@ from alive_stack.declarations import Declaration, declared
 CHECKOUT = Path(__file__).parents[2]
 KEY = "canary-key-6f1b2c"
 
-_DECLARATIONS = {declaration.name: declaration for declaration in declared(CHECKOUT)}
+DECLARATIONS = {declaration.name: declaration for declaration in declared(CHECKOUT)}
 PROVIDERS = sorted(entry.name for entry in entry_points(group="alive.providers"))
 
 
@@ -76,7 +76,7 @@ async def model() -> AsyncIterator[ScriptedModel]:
 @contextlib.contextmanager
 def configured(name: str, url: str, key_file: Path, **more: str) -> Iterator[Callable[[], Any]]:
     """Set the variables a provider declares, and return what creates it. Without a launcher among them it has none."""
-    declaration: Declaration = _DECLARATIONS[name]
+    declaration: Declaration = DECLARATIONS[name]
     variables = {variable: url + suffix for variable, suffix in declaration.scripted_model.items()}
     variables |= dict.fromkeys(declaration.secrets, str(key_file))
     variables |= {variable: "1" for variable in declaration.settings if variable.endswith("_MAX_RETRIES")}
@@ -108,7 +108,8 @@ async def subject(request: pytest.FixtureRequest, model: ScriptedModel) -> Async
         more = {"mcp_path": f"{directory}/bin:/usr/bin:/bin", "homes": directory / "homes"}
         url, variables = model.url, {}
         if where == "box":
-            url, variables = boxes.URL, await boxed(name, directory, model, exits)
+            url, variables = boxes.URL, await boxed(name, directory, exits)
+            await model.serve_at(directory / "gateway" / "gateway.sock")
         with configured(name, url, directory / "key", **variables) as create:
             provider = create()
         caller = await exits.enter_async_context(serving(provider, directory, **more))
@@ -119,15 +120,14 @@ async def subject(request: pytest.FixtureRequest, model: ScriptedModel) -> Async
         )
 
 
-async def boxed(name: str, directory: Path, model: ScriptedModel, exits: contextlib.AsyncExitStack) -> dict[str, str]:
-    """Start a launcher for a provider, with a way to the model, and return what its service is told of it."""
-    box = _DECLARATIONS[name].box
+async def boxed(name: str, directory: Path, exits: contextlib.AsyncExitStack, *shown: Path) -> dict[str, str]:
+    """Start a launcher for a provider, and return what its service is told of it."""
+    box = DECLARATIONS[name].box
     assert box is not None
     program = next(Path(sys.prefix).glob(f"lib/python*/site-packages/{box.program}"))
-    seen = (Path(sys.prefix), directory / "bin")
+    seen = (Path(sys.prefix), directory / "bin", *shown)
     running = boxes.launcher(directory, program, keep=box.keep, nested=box.nested, read_only=seen)
     launcher = await exits.enter_async_context(running)
-    await model.serve_at(directory / "gateway" / "gateway.sock")
     return {"ALIVE_LAUNCHER": str(launcher)}
 
 

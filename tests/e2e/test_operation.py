@@ -24,7 +24,8 @@ def test_the_demo_exits_with_0() -> None:
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    for words in ("claude │", "codex │", "+++ b/greeting.py", "tokens in", "Every agent wrote greeting.py."):
+    tool = "tool alive-workspace/switch_serve_mode"
+    for words in ("claude │", "codex │", "+++ b/greeting.py", tool, "tokens in", "Every agent wrote greeting.py."):
         assert words in shown.stdout
 
 

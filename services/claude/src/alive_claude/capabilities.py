@@ -28,6 +28,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("limits.max_tokens", "checked after each request to the model"),
     unsupported("limits.max_micro_usd", "turns are not priced yet"),
     supported("mcp_servers.stdio"),
+    limited("tools.files", "Alive's tools for files are offered where permissions.tools leaves none of the CLI's own"),
     limited("model_retry", "the CLI asks again silently: up to 6 times after a 400, once after a broken stream"),
     unsupported("history", "history of another provider is not taken over yet"),
     supported("ephemeral"),

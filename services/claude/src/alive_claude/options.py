@@ -20,6 +20,7 @@ from claude_agent_sdk.types import (
 from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_claude.approvals import QUESTIONS
 from alive_claude.models import MODELS
+from alive_kit.default_tools import only_reads
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
 
@@ -27,6 +28,7 @@ _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
 _ASKING = frozenset({options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS})
 _WEB = ("WebSearch", "WebFetch")
+_FILES = frozenset({"Read", "Glob", "Grep", "Edit", "Write", "NotebookEdit"})
 
 _MESSAGE_BYTES = 64 << 20
 """The largest message of the CLI; the SDK's own limit of 1 MiB breaks on a large file (0.2.187)."""
@@ -118,6 +120,11 @@ def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
     return [tool for tool in tools if (not allowed or tool in allowed) and tool not in denied]
 
 
+def has_file_tools(permissions: options_pb2.Permissions) -> bool:
+    """Whether any of the CLI's own tools for files exists for the agent."""
+    return not _FILES.isdisjoint(builtin_tools(permissions))
+
+
 def _effort_refusal(agent: options_pb2.AgentOptions) -> Iterator[Unsupported]:
     for model in MODELS:
         is_meant = model.model == agent.model or (model.default and not agent.model)
@@ -141,6 +148,9 @@ def _has_allow_list(request: agent_service_pb2.StartTurnRequest) -> bool:
 
 def _allowed(spec: TurnSpec) -> Iterator[str]:
     request = spec.request
+    if _permission_mode(request) == "plan" and not _has_allow_list(request):
+        # Otherwise not even a tool that only reads may be called (Claude Code 2.1.330).
+        yield from (f"mcp__{server.name}" for server in request.mcp_servers if only_reads(server))
     if asks(request) or not _has_allow_list(request):
         return
     yield from builtin_tools(request.permissions)

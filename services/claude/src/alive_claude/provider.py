@@ -10,7 +10,7 @@ from alive_claude.agent import ClaudeAgent
 from alive_claude.capabilities import capabilities
 from alive_claude.environment import cli_environment, version_environment
 from alive_claude.models import MODELS
-from alive_claude.options import refusals
+from alive_claude.options import has_file_tools, refusals
 from alive_claude.settings import ClaudeSettings
 from alive_kit.apis import Apis
 from alive_kit.errors import TurnFailure
@@ -62,6 +62,10 @@ class ClaudeProvider:
         """Yield every option that would not be honoured."""
         yield from self._walls.refusals(request)
         yield from refusals(request, boxed=self._walls.stand)
+
+    def has_file_tools(self, request: agent_service_pb2.StartTurnRequest) -> bool:
+        """Whether any of the CLI's own is left: they can be switched off by name."""
+        return has_file_tools(request.permissions)
 
     async def start(self, spec: TurnSpec) -> ClaudeAgent:
         """Start a CLI for a turn, resuming its session if it has one."""

@@ -33,6 +33,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("limits.max_tokens", "checked after each request to the model"),
     unsupported("limits.max_micro_usd", "turns are not priced yet"),
     supported("mcp_servers.stdio"),
+    unsupported("tools.files", "Alive's tools for files are not offered: Codex's own cannot be switched off"),
     supported("model_retry"),
     unsupported("history", "history of another provider is not taken over yet"),
     limited("ephemeral", "only in a new session"),

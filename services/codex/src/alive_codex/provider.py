@@ -70,6 +70,10 @@ class CodexProvider:
         if append and resume and append != resume.system_append:
             yield Unsupported(field="agent.system_prompt.append", why="a resumed session keeps the text it began with")
 
+    def has_file_tools(self, request: agent_service_pb2.StartTurnRequest) -> bool:
+        """Return True: the CLI's own cannot be switched off (codex 0.163.0)."""
+        return True
+
     async def start(self, spec: TurnSpec) -> CodexAgent:
         """Start an app-server for a turn, with the session's thread resumed if it has one."""
         try:

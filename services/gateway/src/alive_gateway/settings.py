@@ -65,10 +65,13 @@ class Product(Api):
     calls: list[tuple[str, str]] = [
         ("POST", "/api/internal-tools/read-logs"),
         ("POST", "/api/internal-tools/switch-serve-mode"),
+        ("POST", "/api/internal-tools/generate-persona"),
+        ("GET", "/api/internal-tools/triggering-email"),
         ("POST", "/api/restart-workspace"),
         ("POST", "/api/files/delete"),
         ("POST", "/api/deploy-subdomain"),
         ("GET", "/api/sites"),
+        ("GET", "/api/templates"),
     ]
 
     timeout_seconds: int = 180

@@ -6,10 +6,11 @@ A box leads to the gateway and nowhere else. What a call shows there is its turn
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
+from alive.agent.v1 import agent_service_pb2, event_pb2, options_pb2, provider_pb2
 from alive_kit.authz import TURN_HEADER, Grants
 from alive_kit.capabilities import limited, supported, unsupported
 from alive_kit.errors import InvalidField
@@ -17,6 +18,11 @@ from alive_kit.provider import Unsupported
 
 _PASSED_ON = re.compile("authorization|api-key|cookie|x-.*")
 _NO_PRODUCT = "no product is connected: set ALIVE_PRODUCT_URL"
+_EXPOSED = (
+    "there is no key gateway: the user's session and the product's secret are among the variables of Alive's tools, "
+    "where the agent can read them"
+)
+_OWN_TOOLS = "alive-mcp-"
 _NO_NETWORK = "a box leads to the model, and to the MCP servers of ALIVE_MCP_SERVERS"
 
 
@@ -34,9 +40,31 @@ class Apis(BaseSettings):
     gateway_mcp_servers: dict[str, str] = {}
     """The MCP servers beyond it, as JSON: name to address."""
 
+    product_url: str = ""
+    """The product's own address. Used only where neither a gateway nor a box stands: its secrets are exposed then."""
+
+    product_secret_file: Path | None = None
+    """File of the secret that the product is shown there."""
+
+    launcher: Path | None = None
+    """Set where agents have boxes."""
+
+    @property
+    def exposes_secrets(self) -> bool:
+        """Whether tools get the user's session and the product's secret themselves, because no wall stands."""
+        return bool(self.product_url) and not self.gateway_url and self.launcher is None
+
+    @property
+    def has_product(self) -> bool:
+        """Whether tools can call the product."""
+        return self.gateway_has_product or self.exposes_secrets
+
     def capabilities(self, *, boxed: bool) -> Iterator[provider_pb2.Capability]:
         """Yield what can be called, the same for every provider."""
-        yield supported("tool_context") if self.gateway_has_product else unsupported("tool_context", _NO_PRODUCT)
+        if self.exposes_secrets:
+            yield limited("tool_context", _EXPOSED)
+        else:
+            yield supported("tool_context") if self.has_product else unsupported("tool_context", _NO_PRODUCT)
         if not boxed:
             yield supported("mcp_servers.http")
         elif self.gateway_mcp_servers:
@@ -46,11 +74,16 @@ class Apis(BaseSettings):
 
     def refusals(self, request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
         """Yield the options that need what is not beyond the gateway."""
-        if request.HasField("tool_context") and not self.gateway_has_product:
+        if request.HasField("tool_context") and not self.has_product:
             yield Unsupported(field="tool_context", why=_NO_PRODUCT)
         for index, server in enumerate(request.mcp_servers):
             if boxed and server.HasField("http") and self._name(server) is None:
                 yield Unsupported(field=f"mcp_servers[{index}].http", why=_NO_NETWORK)
+
+    def notices(self, request: agent_service_pb2.StartTurnRequest) -> Iterator[event_pb2.Notice]:
+        """Yield what the caller has to know about a turn's secrets."""
+        if request.HasField("tool_context") and self.exposes_secrets:
+            yield event_pb2.Notice(severity=event_pb2.SEVERITY_WARNING, code="secrets_exposed", message=_EXPOSED)
 
     def grants(self, request: agent_service_pb2.StartTurnRequest, servers: Sequence[options_pb2.McpServer]) -> Grants:
         """Return what a turn may call, with the headers that the gateway adds; servers have their secrets.
@@ -82,13 +115,26 @@ class Apis(BaseSettings):
             led.http.headers.clear()
             led.http.headers[TURN_HEADER] = token
         elif server.HasField("stdio") and request.HasField("tool_context"):
-            context = request.tool_context
-            led.stdio.env["ALIVE_API_URL"] = f"{self.gateway_url}/product"
-            led.stdio.env["ALIVE_API_TOKEN"] = token
-            led.stdio.env["ALIVE_WORKSPACE_ID"] = request.workspace_id
-            led.stdio.env["ALIVE_USER_ID"] = context.user_id
-            led.stdio.env["ALIVE_CONNECTED_PROVIDERS"] = ",".join(context.connected_providers)
+            led.stdio.env.update(self._variables(request, server, token))
         return led
+
+    def _variables(
+        self, request: agent_service_pb2.StartTurnRequest, server: options_pb2.McpServer, token: str
+    ) -> Mapping[str, str]:
+        """Return for whom a server's tools act, and how they reach the product."""
+        context = request.tool_context
+        variables = {
+            "ALIVE_WORKSPACE_ID": request.workspace_id,
+            "ALIVE_USER_ID": context.user_id,
+            "ALIVE_CONNECTED_PROVIDERS": ",".join(context.connected_providers),
+        }
+        if not self.exposes_secrets:
+            return {**variables, "ALIVE_API_URL": f"{self.gateway_url}/product", "ALIVE_API_TOKEN": token}
+        if not Path(server.stdio.command).name.startswith(_OWN_TOOLS):
+            return variables
+        secret = self.product_secret_file.read_text().strip() if self.product_secret_file else ""
+        shown = {"ALIVE_SESSION_COOKIE": context.session_cookie, "ALIVE_INTERNAL_SECRET": secret}
+        return {**variables, "ALIVE_API_URL": self.product_url, **shown}
 
     def _name(self, server: options_pb2.McpServer) -> str | None:
         """Return what the gateway calls an MCP server; None when it does not lead there."""

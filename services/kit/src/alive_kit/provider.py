@@ -97,6 +97,9 @@ class Provider(Protocol):
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
         """Yield every option of a merged request that would not be honoured in a session, new or resumed."""
 
+    def has_file_tools(self, request: agent_service_pb2.StartTurnRequest) -> bool:
+        """Whether an agent has tools of its own for files in a turn; else it is given Alive's."""
+
     async def start(self, spec: TurnSpec) -> Agent:
         """Start a CLI for the turn's session, or resume the session in a new one.
 

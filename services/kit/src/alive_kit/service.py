@@ -13,6 +13,7 @@ from alive_kit import launch, logs
 from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
 from alive_kit.database import Unusable, open_database
+from alive_kit.default_tools import DefaultTools, ToolSettings
 from alive_kit.journal import Journal
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
@@ -53,6 +54,7 @@ class ProviderService:
             workspaces=workspaces,
             bounds=settings.bounds(),
             mcp=mcp,
+            tools=DefaultTools(settings=ToolSettings(), path=settings.mcp_path),
             apis=Apis(),
             tokens=tokens,
             journal=self._journal,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, resolved_pb2, session_pb2
 from alive_kit.apis import Apis
 from alive_kit.authz import TurnTokens
+from alive_kit.default_tools import DefaultTools
 from alive_kit.errors import (
     ItemNotFound,
     OptionUnsupported,
@@ -58,6 +59,7 @@ class TurnTable:
     workspaces: Workspaces
     bounds: Bounds
     mcp: McpLaunch
+    tools: DefaultTools
     apis: Apis
     tokens: TurnTokens | None
     journal: Journal
@@ -103,6 +105,7 @@ class TurnTable:
         require_ready()
         check_files(merged, workspace)
         self._check_options(merged)
+        self.tools.attach(merged, workspace, has_file_tools=self.provider.has_file_tools(merged))
         mcp_servers = self.mcp.complete(merged.mcp_servers, workspace)
         grants = self.apis.grants(merged, mcp_servers)
         session = self._session_for(merged, resolved)
@@ -271,7 +274,7 @@ class TurnTable:
         return turn
 
     async def _live(self, turn: LiveTurn, resolved: resolved_pb2.ResolvedTurn) -> None:
-        await turn.live(self.provider, resolved.notices)
+        await turn.live(self.provider, [*resolved.notices, *self.apis.notices(turn.spec.request)])
         await self._clean(turn.spec.workspace)
 
     async def _clean(self, workspace: Workspace) -> None:

@@ -52,7 +52,12 @@ class Launchers:
             "--port": BOX_PORT,
             **({"--memory-mb": memory} if (memory := self.environment.get("ALIVE_BOX_MEMORY_MB")) else {}),
         }
-        shown = [str(venv), *filter(None, self.environment.get("ALIVE_BOX_READ_ONLY", "").split(":"))]
+        tools = own_tools(self.venvs)
+        shown = [
+            str(venv),
+            *([str(tools.resolve())] if tools else []),
+            *filter(None, self.environment.get("ALIVE_BOX_READ_ONLY", "").split(":")),
+        ]
         several = [("--keep", name) for name in box.keep] + [("--read-only", path) for path in shown]
         words = [str(word) for option in (*options.items(), *several) for word in option]
         return Service(
@@ -70,6 +75,11 @@ class Launchers:
             "ALIVE_LAUNCHER": str(self.host.launcher_socket(provider.name)),
             "ALIVE_HOMES": str(self.host.homes(provider.name)),
         }
+
+
+def own_tools(venvs: Path) -> Path | None:
+    """Return the environment of Alive's own tools, which agents start; None where it is not installed."""
+    return venvs / "mcp" if (venvs / "mcp/bin").is_dir() else None
 
 
 def _program(venv: Path, box: BoxDeclaration) -> Path:

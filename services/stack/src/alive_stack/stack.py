@@ -12,11 +12,11 @@ from pathlib import Path
 import grpc
 
 from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
-from alive_stack.apis import PRODUCT, Apis
+from alive_stack.apis import PRODUCT, PRODUCT_KEY_FILE, PRODUCT_URL, Apis
 from alive_stack.declarations import GATEWAY_UID, MODEL_UID, ROUTER_UID, WORKSPACES_GID, BoxDeclaration, Declaration
 from alive_stack.host import Host
 from alive_stack.keys import KeptKey, KeyRing
-from alive_stack.launchers import Launchers, missing
+from alive_stack.launchers import Launchers, missing, own_tools
 from alive_stack.processes import Service, Supervisor
 
 READY_SECONDS = 60.0
@@ -26,7 +26,15 @@ _WATCH_SECONDS = 0.2
 _COMMON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 _PASSED_ON = ("ALIVE_LOG_LEVEL", "ALIVE_DEADLINE_SECONDS", "ALIVE_IDLE_SECONDS", "ALIVE_DRAIN_SECONDS")
 _ROUTER_SETTINGS = (*_PASSED_ON, "ALIVE_DEFAULT_PROVIDER", "ALIVE_DISABLED_PROVIDERS", "ALIVE_DATABASE_URL")
-_PROVIDER_SETTINGS = (*_PASSED_ON, "ALIVE_DISCONNECT_GRACE_SECONDS", "ALIVE_MCP_PATH", "ALIVE_SANDBOX")
+_PROVIDER_SETTINGS = (
+    *_PASSED_ON,
+    "ALIVE_DISCONNECT_GRACE_SECONDS",
+    "ALIVE_SANDBOX",
+    "ALIVE_TOOLS",
+    "ALIVE_TOOLS_ASSETS",
+    "ALIVE_TOOLS_STARTUP_SECONDS",
+)
+_MCP_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class NotStarted(Exception):
@@ -224,6 +232,7 @@ class Stack:
             "ALIVE_LISTEN": f"unix:{self.host.socket(provider.name)}",
             "ALIVE_WORKSPACES": str(self.host.workspaces),
             "ALIVE_STATE_DIR": str(self.host.private(provider.name)),
+            "ALIVE_MCP_PATH": self._mcp_path(),
             **self._given((*_PROVIDER_SETTINGS, *provider.settings)),
             **(kept or self._secrets(provider)),
             **(self.launchers.settings_of(provider) if self._has_box(provider) else {}),
@@ -236,6 +245,11 @@ class Stack:
             groups=(WORKSPACES_GID,),
             log=self.host.logs / f"{provider.name}.log",
         )
+
+    def _mcp_path(self) -> str:
+        """Return where commands of MCP servers are found: first Alive's own."""
+        tools, path = own_tools(self.venvs), self.environment.get("ALIVE_MCP_PATH") or _MCP_PATH
+        return f"{tools.resolve()}/bin:{path}" if tools else path
 
     def _router(self) -> Service:
         endpoints = [f"{provider.name}=unix:{self.host.socket(provider.name)}" for provider in self.providers]
@@ -266,7 +280,15 @@ class Stack:
             if source := self.environment.get(name):
                 content = _read_secret(name, Path(source))
                 copies[name] = str(self.host.keep_secret(provider.name, name, content, provider.uid))
-        return copies
+        return {**copies, **self._direct(provider)}
+
+    def _direct(self, provider: Declaration) -> Mapping[str, str]:
+        """Return how a provider without a gateway reaches the product."""
+        secret = self.keys.apis.key_file
+        if secret is None:
+            return self._given((PRODUCT_URL,))
+        copy = self.host.keep_secret(provider.name, PRODUCT, _read_secret(PRODUCT_KEY_FILE, secret), provider.uid)
+        return {**self._given((PRODUCT_URL,)), PRODUCT_KEY_FILE: str(copy)}
 
     async def _until_ready(self) -> None:
         """Wait until the router serves and no provider is still starting."""

@@ -90,6 +90,10 @@ class FakeProvider:
         if request.permissions.extra_directories:
             yield Unsupported(field="permissions.extra_directories", why="a script has no directories")
 
+    def has_file_tools(self, request: agent_service_pb2.StartTurnRequest) -> bool:
+        """Return False: it has none."""
+        return False
+
     async def start(self, spec: TurnSpec) -> FakeAgent:
         """Return an agent for the turn's script."""
         self.specs.append(spec)

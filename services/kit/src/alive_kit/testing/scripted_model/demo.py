@@ -1,6 +1,8 @@
 """The default script: a small coding task that either agent does in any workspace, again with every turn."""
 
-from alive_kit.testing.scripted_model.script import Reply, RunCommand, Script, TokenUsage, WriteFile
+from dataclasses import replace
+
+from alive_kit.testing.scripted_model.script import CallTool, Reply, RunCommand, Script, TokenUsage, WriteFile
 
 _GREETING = '''"""Greets people."""
 
@@ -39,3 +41,12 @@ DEMO = Script(
         ),
     ],
 )
+
+_SERVE = Reply(
+    text="Now the website is served as it is.",
+    actions=[CallTool(server="alive-workspace", tool="switch_serve_mode", arguments={"mode": "dev"})],
+    usage=TokenUsage(input=1460, cached=1400, output=30),
+)
+
+PRODUCT_DEMO = replace(DEMO, replies=[*DEMO.replies[:2], _SERVE, DEMO.replies[2]])
+"""The same where the agent has Alive's tools, and a product behind them."""

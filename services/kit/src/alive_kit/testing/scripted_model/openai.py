@@ -99,7 +99,8 @@ def _call(action: Action) -> dict[str, Any]:
         case EditFile():
             return _patch(f"*** Update File: {action.path}\n@@\n-{action.old}\n+{action.new}\n")
         case CallTool():
-            return {**_function(action.tool, action.arguments), "namespace": f"mcp__{action.server}"}
+            # The CLI offers no hyphens (codex 0.163.0).
+            return {**_function(action.tool, action.arguments), "namespace": f"mcp__{action.server.replace('-', '_')}"}
         case UpdatePlan():
             return _function("update_plan", {"plan": [{"step": text, "status": state} for text, state in action.steps]})
         case WebSearch():

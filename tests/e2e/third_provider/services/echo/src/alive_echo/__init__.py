@@ -49,6 +49,10 @@ class EchoProvider:
         """Refuse nothing."""
         return ()
 
+    def has_file_tools(self, request: agent_service_pb2.StartTurnRequest) -> bool:
+        """Return False: it has none."""
+        return False
+
     async def start(self, spec: TurnSpec) -> EchoAgent:
         """Return an agent."""
         return EchoAgent()

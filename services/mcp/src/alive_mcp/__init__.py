@@ -1,0 +1,1 @@
+"""Alive's own tools as three MCP servers over standard input and output."""

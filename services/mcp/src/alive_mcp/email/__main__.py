@@ -1,0 +1,5 @@
+"""Runs the server: ``python -m alive_mcp.email``."""
+
+from alive_mcp.email.server import main
+
+main()

@@ -1,0 +1,1 @@
+"""The server alive-tools: finding tools, reading logs, asking the user."""

@@ -1,0 +1,5 @@
+"""Runs the server: ``python -m alive_mcp.tools``."""
+
+from alive_mcp.tools.server import main
+
+main()
