@@ -25,7 +25,7 @@ from alive.agent.v1 import event_pb2, item_pb2
 from alive_claude.items import complete, is_plain_tool, tool_item
 from alive_claude.messages import Received
 from alive_claude.system import translate_system
-from alive_claude.usage import Tally
+from alive_claude.usage import ClaudeTally, Counts
 from alive_kit.events import item_completed, item_started, notice, text_delta, unknown_vendor_event, usage_updated
 from alive_kit.provider import TurnSpec
 
@@ -41,6 +41,8 @@ class _Answer:
     message_id: str
     model: str
     blocks: int = 0
+    is_ended: bool = False
+    """Whether everything of it was said, its tokens included."""
     open: item_pb2.Item | None = None
     """The block that is streamed now and not stated yet."""
 
@@ -53,7 +55,9 @@ class Translator:
         self._answers: dict[str, _Answer] = {}
         self._tools: dict[str, item_pb2.Item] = {}
         self._denied = denied
-        self.tally = Tally()
+        self._tally = ClaudeTally()
+        self.used_before: Mapping[str, Counts] = {}
+        """What the session had used before the turn, model by model: the CLI sums up the whole session."""
         self.is_interrupted = False
         """Whether the CLI was asked to stop: it then states what it has, as if it were whole."""
         self.vendor_error = ""
@@ -107,8 +111,9 @@ class Translator:
                 yield from self._add(parent, event["delta"])
             case "message_delta":
                 answer = self._answers[parent]
-                self.tally.count(answer.message_id, answer.model, event.get("usage"))
-                yield usage_updated(self.tally.so_far())
+                answer.is_ended = True
+                self._tally.count(answer.message_id, answer.model, event.get("usage"))
+                yield usage_updated(self._tally.total())
             case "content_block_stop" | "message_stop" | "ping":
                 pass  # The block was stated whole before; the message ends with its last block.
             case kind:
@@ -118,7 +123,7 @@ class Translator:
         yield from self._retract(parent)
         answer = _Answer(message_id=message["id"], model=message["model"])
         self._answers[parent] = answer
-        self.tally.count(answer.message_id, answer.model, message.get("usage"))
+        self._tally.count(answer.message_id, answer.model, message.get("usage"))
 
     def _begin_block(self, parent: str, block: Mapping[str, Any]) -> Events:
         match block["type"]:
@@ -169,8 +174,13 @@ class Translator:
         parent = message.parent_tool_use_id or ""
         answer = self._answers.get(parent)
         if answer is None or answer.message_id != message.message_id:
+            # Asked for whole after its stream had broken: the CLI's sum leaves the stream out.
+            if answer and not answer.is_ended:
+                self._tally.leave_out(answer.message_id)
             usage = message.usage or {}
             yield from self._begin(parent, {"id": message.message_id, "model": message.model, "usage": usage})
+            self._answers[parent].is_ended = True
+            yield usage_updated(self._tally.total())
         for block in message.content:
             match block:
                 case TextBlock():
@@ -238,8 +248,9 @@ class Translator:
     def _from_result(self, message: ResultMessage) -> Events:
         for parent in list(self._answers):
             yield from self._retract(parent)
-        if message.usage and any(message.usage.get(name) for name in ("input_tokens", "output_tokens")):
-            yield usage_updated(self.tally.total(message.usage))
+        self._tally.settle(message.model_usage or {}, self.used_before)
+        if (usage := self._tally.total()).ListFields():
+            yield usage_updated(usage)
 
     def _open(self, parent: str, item: item_pb2.Item) -> event_pb2.Event:
         item.parent_item_id = parent

@@ -19,9 +19,11 @@ from claude_agent_sdk.types import (
 
 from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_claude.approvals import QUESTIONS
-from alive_claude.models import MODELS
+from alive_claude.models import DEFAULT, MODELS
+from alive_claude.prices import PRICES
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.refusals import model_refusals
 
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
@@ -41,11 +43,10 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed and permissions.HasField("network") and not permissions.network:
         yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
-    if request.limits.HasField("max_micro_usd"):
-        yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
-    yield from _effort_refusal(request.agent)
+    yield from _tool_refusals(request)
+    yield from model_refusals(request, request.agent.model or DEFAULT, MODELS, PRICES)
 
 
 def cli_options(
@@ -118,11 +119,14 @@ def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
     return [tool for tool in tools if (not allowed or tool in allowed) and tool not in denied]
 
 
-def _effort_refusal(agent: options_pb2.AgentOptions) -> Iterator[Unsupported]:
-    for model in MODELS:
-        is_meant = model.model == agent.model or (model.default and not agent.model)
-        if agent.effort and is_meant and agent.effort not in model.efforts:
-            yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
+def _tool_refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
+    """Yield names that no tool can have: a rule with a mistake in it would not be kept."""
+    own = (*_READING, *_WRITING, *_WEB, QUESTIONS)
+    servers = tuple(f"mcp__{server.name}__" for server in request.mcp_servers)
+    for name in [*request.permissions.tools.allowed, *request.permissions.tools.denied]:
+        if name not in own and not name.startswith(servers):
+            why = f"there is no tool {name!r}: there is {', '.join(own)}, and mcp__<server>__<tool>"
+            yield Unsupported(field="permissions.tools", why=why)
 
 
 def _permission_mode(request: agent_service_pb2.StartTurnRequest) -> PermissionMode:

@@ -9,7 +9,8 @@ from alive_codex.audit import Audit
 from alive_codex.failures import attempt_of
 from alive_codex.items import is_known, item_of, plan_item, status_of
 from alive_codex.options import sandbox_of
-from alive_codex.usage import Tally
+from alive_codex.prices import PRICES
+from alive_codex.usage import usage_of
 from alive_kit.events import (
     item_completed,
     item_started,
@@ -20,6 +21,7 @@ from alive_kit.events import (
     usage_updated,
 )
 from alive_kit.provider import TurnSpec
+from alive_kit.usage import Tally
 
 Params = Mapping[str, Any]
 Events = Iterator[event_pb2.Event]
@@ -62,8 +64,9 @@ class Translator:
         self._plans = 0
         self._started = False
         self._limits: object = None
+        self._total: object = None
         self.audit = Audit()
-        self.tally = Tally(model)
+        self.tally = Tally(PRICES)
         self.servers: dict[str, event_pb2.McpServerState] = {}
         """The MCP servers as last heard of."""
         self.retries = 0
@@ -152,10 +155,14 @@ class Translator:
         yield from self.audit.hear(params.get("item") or {})
 
     def _usage(self, params: Params) -> Events:
-        if not self._started:
-            return  # A resumed thread begins by repeating what its last turn used.
+        # A resumed thread begins by repeating what its last turn used, and an interrupted one repeats its last request.
+        total, self._total = self._total, params["tokenUsage"]["total"]
+        if not self._started or total == self._total:
+            return
         self.asks_again = self.audit.take_calls_open()
-        yield usage_updated(self.tally.count(params["tokenUsage"]["last"]))
+        request_id = str(self.tally.requests + 1)
+        self.tally.count(request_id, self._model, usage_of(params["tokenUsage"]["last"]))
+        yield usage_updated(self.tally.total())
 
     def _error(self, params: Params) -> Events:
         if not params.get("willRetry"):
@@ -210,6 +217,7 @@ class Translator:
     def _rerouted(self, params: Params) -> Events:
         asked, model = str(params.get("fromModel", "")), str(params.get("toModel", ""))
         message = f"{model} answers instead of {asked}."
+        self._model = model
         yield notice("model_changed", message, severity=event_pb2.SEVERITY_WARNING, asked=asked, model=model)
 
     def _refused(self, params: Params) -> Events:

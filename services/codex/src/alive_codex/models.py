@@ -1,6 +1,7 @@
 """The models the Codex CLI 0.163.0 offers, as it lists them itself; others are passed on and the vendor decides."""
 
 from alive.agent.v1 import provider_pb2
+from alive_codex.prices import PRICES
 
 _EFFORTS = ("low", "medium", "high", "xhigh")
 _MAX = (*_EFFORTS, "max")
@@ -18,7 +19,8 @@ def _model(model: str, name: str, efforts: tuple[str, ...], default_effort: str)
         default=model == DEFAULT,
         efforts=efforts,
         default_effort=default_effort,
-        context_window=258_400 if model == DEFAULT else None,
+        context_window=258_400,  # What the CLI uses of each model's 272,000.
+        price_tier=PRICES.tier(model),
     )
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
 from alive_codex.models import DEFAULT, MODELS
+from alive_codex.prices import PRICES
 from alive_codex.settings import CodexSettings
 from alive_kit.inputs import read_image
 from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.refusals import model_refusals
 from alive_kit.validation import image_type
 from alive_kit.walls import WallLevel
 
@@ -35,17 +37,9 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
     for name in [*permissions.tools.allowed, *permissions.tools.denied]:
         if not name.startswith("mcp__"):
             yield Unsupported(field="permissions.tools", why=f"only tools of MCP servers can be named, not {name!r}")
-    if request.limits.HasField("max_micro_usd"):
-        yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
-    for model in MODELS:
-        if (
-            request.agent.effort
-            and model.model == chosen_model(request.agent)
-            and request.agent.effort not in model.efforts
-        ):
-            yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
+    yield from model_refusals(request, chosen_model(request.agent), MODELS, PRICES)
 
 
 def asks(request: agent_service_pb2.StartTurnRequest) -> bool:

@@ -8,6 +8,9 @@ Test = TypeVar("Test", bound=Callable[..., object])
 REQUIREMENTS = {
     "turn:stream": "A turn streams started, items with deltas, usage and one terminal, numbered without gaps.",
     "turn:usage": "Usage counts this turn's tokens, cached and reasoning tokens included, and no earlier turn's.",
+    "usage:failed": "Requests that failed, broke or were interrupted count what the vendor said of them.",
+    "usage:models": "Every model of a turn is counted by itself, those of subagents included.",
+    "usage:cost": "A turn costs what the dated price table says; what has no price there is not priced.",
     "turn:parallel": "Turns of different sessions run at the same time, in a workspace that is new too.",
     "turn:raw": "With include_raw every event of the vendor's carries the vendor's JSON; without it none does.",
     "turn:validate-only": "validate_only checks a request, starts nothing and sends no event.",
@@ -62,6 +65,7 @@ REQUIREMENTS = {
     "option:image": "Images reach the model, by value or by path.",
     "option:max-turns": "max_turns bounds the requests to the model.",
     "option:max-tokens": "max_tokens bounds the tokens of a turn.",
+    "option:max-money": "max_micro_usd bounds what a turn costs.",
     "projection": "Events of every provider project onto the same messages of Claude Code's front ends.",
     "readiness:cli": "Without a CLI that runs the provider is not ready, says why, and starts nothing.",
     "readiness:key": "Without a key the provider is not ready, says why, and starts nothing.",

@@ -188,6 +188,7 @@ def _usage(usage: TokenUsage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached,
         "cache_creation_input_tokens": usage.cache_write,
         "output_tokens": usage.output,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning},
     }
 
 

@@ -1,0 +1,21 @@
+"""Refuses options that no provider could honour for the model that is asked."""
+
+from collections.abc import Iterable, Iterator
+
+from alive.agent.v1 import agent_service_pb2, provider_pb2
+from alive_kit.pricing import PriceTable
+from alive_kit.provider import Unsupported
+
+
+def model_refusals(
+    request: agent_service_pb2.StartTurnRequest, model: str, models: Iterable[provider_pb2.Model], prices: PriceTable
+) -> Iterator[Unsupported]:
+    """Yield the options that the model does not offer: an effort, and a budget of money where it has no price."""
+    effort = request.agent.effort
+    efforts = [offered for listed in models if listed.model == model for offered in listed.efforts]
+    if effort and effort not in efforts:
+        offers = f"offers {', '.join(efforts)}" if efforts else "is not listed, so its efforts are not known"
+        yield Unsupported(field="agent.effort", why=f"{model} {offers}")
+    if request.limits.HasField("max_micro_usd") and model not in prices.models:
+        why = f"{model} is not in the price table of {prices.date}; use limits.max_tokens"
+        yield Unsupported(field="limits.max_micro_usd", why=why)
