@@ -1,14 +1,16 @@
 """Options of a request reach the agent, or are refused by name."""
 
+import asyncio
 import base64
 import json
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import error_pb2, event_pb2, options_pb2, provider_pb2
 from alive_kit.testing.requirements import requirement
-from alive_kit.testing.scripted_model import RawTool, Reply, RunCommand, TokenUsage
+from alive_kit.testing.scripted_model import Fault, RawTool, Reply, RunCommand, TokenUsage
 
 from .conftest import Subject, said
 
@@ -118,6 +120,20 @@ async def test_max_tokens_bounds_the_tokens_of_a_turn(subject: Subject) -> None:
     assert len(subject.bodies("budget")) <= 2
 
 
+@requirement("option:deadline")
+@pytest.mark.parametrize("limit", ["deadline", "idle_timeout"])
+async def test_a_turn_ends_at_its_deadline_and_in_silence(subject: Subject, limit: str) -> None:
+    """The model stalls after a few words, which are kept."""
+    reply = Reply(text="This never ends.", chunk=4, fault=Fault(stall_after=2))
+    limits = options_pb2.Limits(**{limit: Duration(seconds=4)})  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        events = await subject.caller.run(subject.script(limit, reply), limits=limits)
+    reasons = {"deadline": error_pb2.FAILURE_REASON_TIMEOUT, "idle_timeout": error_pb2.FAILURE_REASON_IDLE_TIMEOUT}
+
+    assert events[-1].turn_failed.error.reason == reasons[limit]
+    assert said(events) == "This nev"
+
+
 @requirement("capability:complete")
 async def test_what_is_refused_is_listed(subject: Subject) -> None:
     """Each refusal's field is the name of a capability, or the beginning of some."""
@@ -128,10 +144,13 @@ async def test_what_is_refused_is_listed(subject: Subject) -> None:
         if capability.support != provider_pb2.CAPABILITY_SUPPORT_SUPPORTED
     }
     permissions = options_pb2.Permissions(extra_directories=["other"])
-    limits = options_pb2.Limits(max_micro_usd=1)
+    unpriced = {"agent": options_pb2.AgentOptions(model="unheard-of-1"), "limits": options_pb2.Limits(max_micro_usd=1)}
     for fields in (
         {"permissions": permissions},
-        {"limits": limits},
+        unpriced,
+        {"agent": options_pb2.AgentOptions(model="unheard-of-1", effort="high")},
+        {"permissions": options_pb2.Permissions(tools=options_pb2.ToolRules(allowed=["Unheard"]))},
+        {"permissions": options_pb2.Permissions(tools=options_pb2.ToolRules(denied=["mcp__unheard__of"]))},
         {"tool_context": options_pb2.ToolContext(user_id="u")},
     ):
         error = await refused(subject, **fields)

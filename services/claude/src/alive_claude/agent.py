@@ -15,7 +15,7 @@ from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_claude.approvals import Asking
 from alive_claude.events import Translator
 from alive_claude.failures import of_exception, of_result
-from alive_claude.messages import receive, session_usage
+from alive_claude.messages import receive
 from alive_claude.options import cli_options, may_use
 from alive_claude.prompt import user_message
 from alive_kit.errors import CallUnsupported, TurnFailure
@@ -74,8 +74,6 @@ class ClaudeAgent:
         self._asking.turn = turn
         include_raw = self._spec.request.delivery.include_raw
         try:
-            if self._spec.resume:
-                self._translator.used_before = await session_usage(self._client)
             await self._client.query(user_message(self._spec))
             async for received in receive(self._client):
                 if isinstance(received.message, _STATEMENTS):
@@ -155,6 +153,8 @@ class ClaudeAgent:
             return None
         if result.subtype == "error_max_turns" and translator.answer:
             return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TURNS)
+        if translator.vendor_error == "max_output_tokens" and translator.answer:
+            return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TOKENS)
         if result.is_error:
             raise of_result(result, translator.vendor_error, translator.retries, self._said)
         completed = event_pb2.TurnCompleted(

@@ -29,7 +29,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("limits.max_micro_usd", "checked after each request; tokens only; refused for models without a price"),
     limited("usage", "of a request that was interrupted, what the vendor had said; searches of the web cost extra"),
     supported("mcp_servers.stdio"),
-    limited("model_retry", "the CLI asks again silently: up to 6 times after a 400, once after a broken stream"),
+    limited("model_retry", "silent up to 6 times after a 400, once after a broken stream; retry-after is not told"),
     unsupported("history", "history of another provider is not taken over yet"),
     supported("ephemeral"),
     unsupported("SteerTurn", "the CLI answers further input with a turn of its own"),

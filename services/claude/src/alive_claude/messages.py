@@ -45,12 +45,3 @@ async def receive(client: ClaudeSDKClient) -> AsyncIterator[Received]:
         raise RuntimeError("the client is not connected")
     async for raw in client._query.receive_messages():
         yield Received(raw=raw, message=parse_message(raw))
-
-
-async def session_usage(client: ClaudeSDKClient) -> dict[str, dict[str, Any]]:
-    """Return what the session has used so far, model by model; a resumed one begins with what it had used."""
-    if client._query is None:
-        raise RuntimeError("the client is not connected")
-    answer = await client._query._send_control_request({"subtype": "get_usage"})
-    used: dict[str, dict[str, Any]] = answer["session"]["model_usage"]
-    return used

@@ -23,7 +23,7 @@ from alive_claude.models import DEFAULT, MODELS
 from alive_claude.prices import PRICES
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
-from alive_kit.refusals import model_refusals
+from alive_kit.refusals import model_refusals, tool_refusals
 
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
@@ -45,7 +45,7 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
-    yield from _tool_refusals(request)
+    yield from tool_refusals(request, (*_READING, *_WRITING, *_WEB, QUESTIONS))
     yield from model_refusals(request, request.agent.model or DEFAULT, MODELS, PRICES)
 
 
@@ -117,16 +117,6 @@ def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
         tools.append(QUESTIONS)
     allowed, denied = set(permissions.tools.allowed), set(permissions.tools.denied)
     return [tool for tool in tools if (not allowed or tool in allowed) and tool not in denied]
-
-
-def _tool_refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
-    """Yield names that no tool can have: a rule with a mistake in it would not be kept."""
-    own = (*_READING, *_WRITING, *_WEB, QUESTIONS)
-    servers = tuple(f"mcp__{server.name}__" for server in request.mcp_servers)
-    for name in [*request.permissions.tools.allowed, *request.permissions.tools.denied]:
-        if name not in own and not name.startswith(servers):
-            why = f"there is no tool {name!r}: there is {', '.join(own)}, and mcp__<server>__<tool>"
-            yield Unsupported(field="permissions.tools", why=why)
 
 
 def _permission_mode(request: agent_service_pb2.StartTurnRequest) -> PermissionMode:

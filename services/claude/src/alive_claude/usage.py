@@ -2,7 +2,7 @@
 
 Anthropic counts input read from the cache and written to it apart from the rest; here input means all of it.
 Of its own requests the CLI tells everything, of a subagent's what is known when its answer begins, and of those of its
-WebSearch tool nothing; its sum of the session has all of them, but not streams after which it asked for a whole answer.
+WebSearch tool nothing; its sum of the turn has all of them, but not streams after which it asked for a whole answer.
 """
 
 import re
@@ -37,11 +37,10 @@ class ClaudeTally:
         """Take note that the CLI's sum has no part of a request; it cost what was said of it."""
         self._left_out.add(message_id)
 
-    def settle(self, session: Mapping[str, Counts], before: Mapping[str, Counts]) -> None:
-        """Take what the session has used by the CLI's sum, and what it had used before the turn."""
-        for model, counts in session.items():
-            spent = _summed(counts, before.get(model, {}))
-            self._tally.settle(_SNAPSHOT.sub("", model), spent, self._left_out)
+    def settle(self, models: Mapping[str, Counts]) -> None:
+        """Take what each model has used since the last result, by the CLI's sum."""
+        for model, counts in models.items():
+            self._tally.settle(_SNAPSHOT.sub("", model), _summed(counts), self._left_out)
 
     def total(self) -> usage_pb2.Usage:
         """Return the sum so far."""
@@ -61,17 +60,12 @@ def _usage(counts: Counts) -> usage_pb2.Usage:
     return usage
 
 
-def _summed(counts: Counts, before: Counts) -> usage_pb2.Usage:
-    """Return the difference of two sums of the CLI."""
-
-    def used(name: str) -> int:
-        return max(0, int(counts.get(name, 0)) - int(before.get(name, 0)))
-
-    cached, written = used("cacheReadInputTokens"), used("cacheCreationInputTokens")
+def _summed(counts: Counts) -> usage_pb2.Usage:
+    cached, written = counts.get("cacheReadInputTokens", 0), counts.get("cacheCreationInputTokens", 0)
     return usage_pb2.Usage(
-        input_tokens=used("inputTokens") + cached + written,
+        input_tokens=counts.get("inputTokens", 0) + cached + written,
         cached_input_tokens=cached,
         cache_write_tokens=written,
-        output_tokens=used("outputTokens"),
-        reasoning_tokens=used("thinkingTokens"),
+        output_tokens=counts.get("outputTokens", 0),
+        reasoning_tokens=counts.get("thinkingTokens", 0),
     )

@@ -11,7 +11,7 @@ from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_codex.app_server import AppServer, Heard, Notification, ServerRequest
 from alive_codex.approvals import OFFERED, Asking
 from alive_codex.events import Translator
-from alive_codex.failures import of_thread, of_turn
+from alive_codex.failures import is_cut, of_thread, of_turn
 from alive_codex.options import asks, turn_input, turn_params, turn_part
 from alive_kit.failures import failure
 from alive_kit.launch import Launch
@@ -177,7 +177,12 @@ class CodexAgent:
             case "completed":
                 return self._completed_by_answer()
             case _:
-                raise of_turn(turn.get("error") or {}, self._translator.retries, self._server.stderr)
+                return self._completed_by_failure(turn.get("error") or {})
+
+    def _completed_by_failure(self, error: dict[str, Any]) -> event_pb2.TurnCompleted:
+        if is_cut(error) and self._translator.answer:
+            return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TOKENS)
+        raise of_turn(error, self._translator.retries, self._server.stderr)
 
     def _completed_by_max_turns(self) -> event_pb2.TurnCompleted:
         if not self._translator.answer:

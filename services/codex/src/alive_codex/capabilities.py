@@ -34,7 +34,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("limits.max_micro_usd", "checked after each request; tokens only; refused for models without a price"),
     limited("usage", "the vendor counts nothing for a request that broke or was interrupted; searches cost extra"),
     supported("mcp_servers.stdio"),
-    supported("model_retry"),
+    limited("model_retry", "a 429 without retry-after is not asked again; one with it is waited for, whatever it says"),
     unsupported("history", "history of another provider is not taken over yet"),
     limited("ephemeral", "only in a new session"),
     supported("SteerTurn"),

@@ -6,7 +6,7 @@ from typing import Any
 from alive.agent.v1 import event_pb2, item_pb2, options_pb2
 from alive_codex.app_server import Notification
 from alive_codex.audit import Audit
-from alive_codex.failures import attempt_of
+from alive_codex.failures import attempt_of, wait_of
 from alive_codex.items import is_known, item_of, plan_item, status_of
 from alive_codex.options import sandbox_of
 from alive_codex.prices import PRICES
@@ -171,9 +171,16 @@ class Translator:
             )
             return
         self.retries += 1
-        attempt, attempts = attempt_of(str(params["error"].get("message", "")))
+        error = params["error"]
+        attempt, attempts = attempt_of(str(error.get("message", "")))
+        wait = wait_of(str(error.get("additionalDetails", "")))
         yield from self._retract()
-        yield model_retry("The request to the model failed; asking again.", attempt=attempt, max_attempts=attempts)
+        yield model_retry(
+            "The request to the model failed; asking again.",
+            attempt=attempt,
+            max_attempts=attempts,
+            delay_ms=wait.total_seconds() * 1000 if wait else 0,
+        )
 
     def _retract(self) -> Events:
         """Take back what an abandoned attempt streamed."""

@@ -11,7 +11,7 @@ from alive_codex.prices import PRICES
 from alive_codex.settings import CodexSettings
 from alive_kit.inputs import read_image
 from alive_kit.provider import TurnSpec, Unsupported
-from alive_kit.refusals import model_refusals
+from alive_kit.refusals import model_refusals, tool_refusals
 from alive_kit.validation import image_type
 from alive_kit.walls import WallLevel
 
@@ -34,9 +34,7 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed:
         yield from _network_refusal(permissions)
-    for name in [*permissions.tools.allowed, *permissions.tools.denied]:
-        if not name.startswith("mcp__"):
-            yield Unsupported(field="permissions.tools", why=f"only tools of MCP servers can be named, not {name!r}")
+    yield from tool_refusals(request, ())
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
     yield from model_refusals(request, chosen_model(request.agent), MODELS, PRICES)
