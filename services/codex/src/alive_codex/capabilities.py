@@ -21,7 +21,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("permissions.approval_policy.PLAN"),
     supported("permissions.approval_policy.ASK"),
     supported("permissions.approval_policy.ACCEPT_EDITS"),
-    limited("permissions.tools", "only tools of MCP servers can be named"),
+    limited("permissions.tools", "tools that run commands and change files can only be named together"),
     unsupported("permissions.extra_directories", "an agent has its own workspace only"),
     supported("permissions.web_search"),
     limited("agent.effort", "refused for models that are not listed here"),
