@@ -112,6 +112,17 @@ async def test_the_answer_satisfies_the_output_schema_or_the_turn_fails(subject:
     assert said(wrong) == "Seven."
 
 
+@requirement("option:output-schema")
+async def test_a_turn_that_is_cut_has_no_valid_output(subject: Subject) -> None:
+    """What was said before max_turns is no answer by the schema."""
+    agent, limits = options_pb2.AgentOptions(output_schema=SCHEMA), options_pb2.Limits(max_turns=1)
+    step = Reply(text="First.", actions=[RunCommand(command="true")])
+    events = await subject.caller.run(subject.script("cut-output", step, step), agent=agent, limits=limits)
+
+    assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_OUTPUT_INVALID
+    assert said(events) == "First."
+
+
 def structured(subject: Subject, name: str, answer: str) -> str:
     """Return the prompt for an answer as the vendor's model gives it: as text, or by a tool where there is one."""
     if subject.name == "claude":
