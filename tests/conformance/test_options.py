@@ -33,15 +33,16 @@ async def refused(subject: Subject, **fields: object) -> grpc.aio.AioRpcError:
 
 @requirement("option:model")
 async def test_model_and_effort_reach_the_model(subject: Subject) -> None:
-    """The provider's second model, with its first effort."""
-    info = subject.caller.service.info
-    model = next(model for model in info.models if model.default)
-    agent = options_pb2.AgentOptions(model=model.model, effort=model.efforts[0])
-    events = await subject.caller.run(subject.script("model", Reply(text="Yes.")), agent=agent)
-    body = subject.bodies("model")[-1]
+    """Every model that is listed, with the last of its efforts."""
+    for model in subject.caller.service.info.models:
+        name, effort = f"model-{model.model}", model.efforts[-1]
+        agent = options_pb2.AgentOptions(model=model.model, effort=effort)
+        events = await subject.caller.run(subject.script(name, Reply(text="Yes.")), agent=agent)
+        body = subject.bodies(name)[-1]
 
-    assert events[0].turn_started.model == body["model"] == model.model
-    assert f'"effort": "{model.efforts[0]}"' in json.dumps(body)
+        assert next(event.turn_started for event in events if event.HasField("turn_started")).model == model.model
+        assert body["model"] == model.model
+        assert f'"effort": "{effort}"' in json.dumps(body)
 
 
 @requirement("option:model")
@@ -279,15 +280,15 @@ async def test_the_model_can_search_the_web_only_where_it_may(subject: Subject, 
 @requirement("option:deadline")
 @pytest.mark.parametrize("limit", ["deadline", "idle_timeout"])
 async def test_a_turn_ends_at_its_deadline_and_in_silence(subject: Subject, limit: str) -> None:
-    """The model stalls after a few words, which are kept."""
+    """The model stalls after a few words."""
     reply = Reply(text="This never ends.", chunk=4, fault=Fault(stall_after=2))
-    limits = options_pb2.Limits(**{limit: Duration(seconds=4)})  # type: ignore[arg-type]
+    limits = options_pb2.Limits(**{limit: Duration(seconds=3)})  # type: ignore[arg-type]
     async with asyncio.timeout(20):
         events = await subject.caller.run(subject.script(limit, reply), limits=limits)
     reasons = {"deadline": error_pb2.FAILURE_REASON_TIMEOUT, "idle_timeout": error_pb2.FAILURE_REASON_IDLE_TIMEOUT}
 
     assert events[-1].turn_failed.error.reason == reasons[limit]
-    assert said(events) == "This nev"
+    assert events[-1].turn_failed.error.retryable
 
 
 @requirement("capability:complete")
