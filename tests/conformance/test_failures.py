@@ -71,11 +71,15 @@ PASSING = {
 """Reasons after which the same turn may succeed."""
 
 
+UNTOLD = {"claude": 6, "codex": 0}
+"""Requests beside those that a CLI tells of: the limit of the capability ``model_retry``."""
+
+
 async def check(subject: Subject, name: str, fault: Fault, reason: Reason.ValueType) -> error_pb2.TurnError:
     """Have every request fail the same way, and see that the turn tells what happened."""
     reply = Reply(text="This is cut short.", chunk=4, gap=0.02, fault=fault, repeat=40)
     async with asyncio.timeout(BOUND):
-        events = await subject.caller.run(subject.script(name, reply))
+        events = await subject.caller.run(subject.script(f"fault-{name}", reply))
     error = events[-1].turn_failed.error
     begun = [event.item_started.item.item_id for event in events if event.item_started.item.HasField("message")][1:]
     retracted = [event.item_retracted.item_id for event in events if event.HasField("item_retracted")]
@@ -85,6 +89,7 @@ async def check(subject: Subject, name: str, fault: Fault, reason: Reason.ValueT
     assert "scripted" not in error.message
     assert "http" not in error.message
     assert error.retries == notices(events).count("model_retry") <= 2
+    assert 0 <= len(subject.bodies(f"fault-{name}")) - 1 - error.retries <= UNTOLD[subject.name]
     assert "model_error" in notices(events)
     assert not error.HasField("http_status") or error.http_status == fault.status or fault.error_after >= 0
     assert retracted[: len(begun) - 1] == begun[:-1]  # All but the last attempt's, which is no answer but all there is.

@@ -176,37 +176,37 @@ def offered(subject: Subject, name: str) -> set[str]:
 @requirement("option:tools")
 async def test_only_allowed_tools_exist(subject: Subject) -> None:
     """One tool of an MCP server is allowed, in a session that had all of them; the model tries others all the same."""
-    workspace = subject.workspace("allowed")
+    workspace = subject.workspace("allowed-tools")
     prompt = subject.script(
-        "allowed",
+        "allowed-tools",
         Reply(text="All."),
         Reply(actions=[RunCommand(command="touch made.txt")]),
         Reply(actions=[CallTool(server="notes", tool="environment")]),
         Reply(actions=[CallTool(server="notes", tool="add", arguments={"a": 1, "b": 41})]),
         Reply(text="Done."),
     )
-    first = await subject.caller.run(prompt, workspace_id="allowed")
+    first = await subject.caller.run(prompt, workspace_id="allowed-tools")
     permissions = options_pb2.Permissions(tools=options_pb2.ToolRules(allowed=["mcp__notes__add"]))
-    fields = {"workspace_id": "allowed", "session_id": first[0].session_id, "mcp_servers": [notes(subject)]}
+    fields = {"workspace_id": "allowed-tools", "session_id": first[0].session_id, "mcp_servers": [notes(subject)]}
     events = await subject.caller.run(prompt, permissions=permissions, **fields)
 
     assert events[-1].HasField("turn_completed")
     assert list(workspace.iterdir()) == []
-    assert "DECLARED" not in subject.sent("allowed")
+    assert "DECLARED" not in subject.sent("allowed-tools")
     assert [item.tool_call.tool for item in items(events, "tool_call") if item.status == COMPLETED] == ["add"]
 
 
 @requirement("option:tools")
 async def test_a_denied_tool_does_not_exist(subject: Subject) -> None:
     """The tools that run commands, by the vendor's names of them."""
-    workspace = subject.workspace("denied")
+    workspace = subject.workspace("denied-tools")
     denied = {"claude": ["Bash"], "codex": ["exec_command", "write_stdin", "apply_patch", "view_image"]}[subject.name]
-    prompt = subject.script("denied", Reply(actions=[RunCommand(command="touch made.txt")]), Reply(text="Done."))
+    prompt = subject.script("denied-tools", Reply(actions=[RunCommand(command="touch made.txt")]), Reply(text="Done."))
     permissions = options_pb2.Permissions(tools=options_pb2.ToolRules(denied=denied))
-    events = await subject.caller.run(prompt, workspace_id="denied", permissions=permissions)
+    events = await subject.caller.run(prompt, workspace_id="denied-tools", permissions=permissions)
 
     assert events[-1].HasField("turn_completed")
-    assert offered(subject, "denied").isdisjoint(denied)
+    assert offered(subject, "denied-tools").isdisjoint(denied)
     assert list(workspace.iterdir()) == []
 
 
