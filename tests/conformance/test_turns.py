@@ -2,13 +2,12 @@
 
 import json
 
-from alive.agent.v1 import event_pb2, item_pb2, options_pb2, usage_pb2
+from alive.agent.v1 import event_pb2, item_pb2, options_pb2
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import (
     EditFile,
     Reply,
     RunCommand,
-    TokenUsage,
     UpdatePlan,
     WebSearch,
     WriteFile,
@@ -30,21 +29,6 @@ async def test_a_turn_streams_deltas_and_one_terminal(subject: Subject) -> None:
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert events[-1].turn_completed.stop_reason == event_pb2.STOP_REASON_END_TURN
     assert "unknown_vendor_event" not in notices(events)
-
-
-@requirement("turn:usage")
-async def test_usage_is_the_turns_own(subject: Subject) -> None:
-    """Two turns of a session count their own requests each. Source: usage.proto."""
-    usage = TokenUsage(input=1000, cached=600, output=50)
-    prompt = subject.script("usage", *[Reply(text="Counted.", usage=usage)] * 2)
-    first = await subject.caller.run(prompt)
-    second = await subject.caller.run(prompt, session_id=first[0].session_id)
-
-    for events in (first, second):
-        counted: usage_pb2.Usage = events[-1].turn_completed.usage
-        assert (counted.input_tokens, counted.cached_input_tokens, counted.output_tokens) == (1000, 600, 50)
-        assert counted.model_requests == 1
-        assert len(counted.models) == 1
 
 
 @requirement("turn:raw")

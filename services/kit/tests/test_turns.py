@@ -161,6 +161,21 @@ async def test_a_deadline_ends_the_turn(directory: Path) -> None:
     assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_TIMEOUT
 
 
+@pytest.mark.parametrize("nano_usd", [500_001, None])
+async def test_a_budget_of_money_ends_the_turn(directory: Path, nano_usd: int | None) -> None:
+    """When it is spent, and when what was spent is not known; up to it the turn goes on."""
+    spent = [event_pb2.Event(usage_updated=event_pb2.UsageUpdated()) for _ in range(2)]
+    spent[0].usage_updated.usage.cost.nano_usd = 500_000
+    if nano_usd:
+        spent[1].usage_updated.usage.cost.nano_usd = nano_usd
+    script = [started(), spent[0], message_started(), delta("Still here."), spent[1], waits_for_interrupt]
+    async with serving(FakeProvider({"spend": script}), directory) as caller:
+        events = await caller.run("spend", limits=options_pb2.Limits(max_micro_usd=500))
+
+    assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_BUDGET
+    assert "item_delta" in kinds(events)
+
+
 async def test_a_silent_agent_is_ended(directory: Path) -> None:
     """The idle timeout counts from the last event."""
     limits = options_pb2.Limits(idle_timeout=Duration(nanos=50_000_000))

@@ -148,17 +148,22 @@ class ClaudeAgent:
         return {found.get(name, "failed") for name in names}
 
     def _completed(self, result: ResultMessage) -> event_pb2.TurnCompleted | None:
-        translator = self._translator
-        if translator.is_interrupted or str(getattr(result, "terminal_reason", "")).startswith("aborted"):
+        is_aborted = str(getattr(result, "terminal_reason", "")).startswith("aborted")
+        if self._translator.is_interrupted or is_aborted:
             return None
-        if result.subtype == "error_max_turns" and translator.answer:
-            return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TURNS)
-        if result.is_error:
-            raise of_result(result, translator.vendor_error, translator.retries, self._said)
-        completed = event_pb2.TurnCompleted(
-            stop_reason=_STOP_REASONS.get(result.stop_reason or "", event_pb2.STOP_REASON_END_TURN)
-        )
+        completed = event_pb2.TurnCompleted(stop_reason=self._stop_reason(result))
         if schema := self._spec.request.agent.output_schema:
             output = result.structured_output
             completed.structured_output = structured_output(schema, "" if output is None else json.dumps(output))
         return completed
+
+    def _stop_reason(self, result: ResultMessage) -> "event_pb2.StopReason.ValueType":
+        """Return why a turn stopped that has an answer, if only the beginning of one."""
+        translator = self._translator
+        if translator.answer and result.subtype == "error_max_turns":
+            return event_pb2.STOP_REASON_MAX_TURNS
+        if translator.answer and translator.vendor_error == "max_output_tokens":
+            return event_pb2.STOP_REASON_MAX_TOKENS
+        if result.is_error:
+            raise of_result(result, translator.vendor_error, translator.retries, self._said)
+        return _STOP_REASONS.get(result.stop_reason or "", event_pb2.STOP_REASON_END_TURN)

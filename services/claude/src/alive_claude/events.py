@@ -25,8 +25,16 @@ from alive.agent.v1 import event_pb2, item_pb2
 from alive_claude.items import complete, is_plain_tool, tool_item
 from alive_claude.messages import Received
 from alive_claude.system import translate_system
-from alive_claude.usage import Tally
-from alive_kit.events import item_completed, item_started, notice, text_delta, unknown_vendor_event, usage_updated
+from alive_claude.usage import ClaudeTally
+from alive_kit.events import (
+    item_completed,
+    item_started,
+    model_retry,
+    notice,
+    text_delta,
+    unknown_vendor_event,
+    usage_updated,
+)
 from alive_kit.provider import TurnSpec
 
 Events = Iterator[event_pb2.Event]
@@ -41,6 +49,8 @@ class _Answer:
     message_id: str
     model: str
     blocks: int = 0
+    is_ended: bool = False
+    """Whether everything of it was said, its tokens included."""
     open: item_pb2.Item | None = None
     """The block that is streamed now and not stated yet."""
 
@@ -53,7 +63,7 @@ class Translator:
         self._answers: dict[str, _Answer] = {}
         self._tools: dict[str, item_pb2.Item] = {}
         self._denied = denied
-        self.tally = Tally()
+        self._tally = ClaudeTally()
         self.is_interrupted = False
         """Whether the CLI was asked to stop: it then states what it has, as if it were whole."""
         self.vendor_error = ""
@@ -74,8 +84,8 @@ class Translator:
                 yield from self._from_answer(message)
             case UserMessage() as message:
                 yield from self._from_user(message)
-            case ResultMessage() as message:
-                yield from self._from_result(message)
+            case ResultMessage():
+                yield from self._from_result(received.raw)
             case RateLimitEvent() as message:
                 yield _from_rate_limit(message)
             case SystemMessage() as message:
@@ -107,8 +117,9 @@ class Translator:
                 yield from self._add(parent, event["delta"])
             case "message_delta":
                 answer = self._answers[parent]
-                self.tally.count(answer.message_id, answer.model, event.get("usage"))
-                yield usage_updated(self.tally.so_far())
+                answer.is_ended = True
+                self._tally.count(answer.message_id, answer.model, event.get("usage"))
+                yield usage_updated(self._tally.total())
             case "content_block_stop" | "message_stop" | "ping":
                 pass  # The block was stated whole before; the message ends with its last block.
             case kind:
@@ -118,7 +129,7 @@ class Translator:
         yield from self._retract(parent)
         answer = _Answer(message_id=message["id"], model=message["model"])
         self._answers[parent] = answer
-        self.tally.count(answer.message_id, answer.model, message.get("usage"))
+        self._tally.count(answer.message_id, answer.model, message.get("usage"))
 
     def _begin_block(self, parent: str, block: Mapping[str, Any]) -> Events:
         match block["type"]:
@@ -169,8 +180,7 @@ class Translator:
         parent = message.parent_tool_use_id or ""
         answer = self._answers.get(parent)
         if answer is None or answer.message_id != message.message_id:
-            usage = message.usage or {}
-            yield from self._begin(parent, {"id": message.message_id, "model": message.model, "usage": usage})
+            yield from self._begin_whole(parent, message)
         for block in message.content:
             match block:
                 case TextBlock():
@@ -184,6 +194,17 @@ class Translator:
                     yield from self._complete_tool(block, {})
                 case _:
                     yield unknown_vendor_event(f"assistant/{type(block).__name__}")
+
+    def _begin_whole(self, parent: str, message: AssistantMessage) -> Events:
+        """Begin an answer that was not streamed: a subagent's, or one asked for after its stream had broken."""
+        streamed = self._answers.get(parent)
+        yield from self._begin(parent, {"id": message.message_id, "model": message.model, "usage": message.usage or {}})
+        self._answers[parent].is_ended = True
+        if streamed and not streamed.is_ended:
+            self._tally.leave_out(streamed.message_id)
+            self.retries += 1
+            yield model_retry("The stream broke; the answer was asked for whole.", attempt=1, max_attempts=1)
+        yield usage_updated(self._tally.total())
 
     def _state(self, parent: str, create: Callable[[str], item_pb2.Item], text: str) -> Events:
         answer = self._answers[parent]
@@ -235,11 +256,12 @@ class Translator:
             kind=self.vendor_error or "unknown",
         )
 
-    def _from_result(self, message: ResultMessage) -> Events:
+    def _from_result(self, result: Mapping[str, Any]) -> Events:
         for parent in list(self._answers):
             yield from self._retract(parent)
-        if message.usage and any(message.usage.get(name) for name in ("input_tokens", "output_tokens")):
-            yield usage_updated(self.tally.total(message.usage))
+        self._tally.settle(result.get("model_usage_since_last_result") or {})
+        if (usage := self._tally.total()).ListFields():
+            yield usage_updated(usage)
 
     def _open(self, parent: str, item: item_pb2.Item) -> event_pb2.Event:
         item.parent_item_id = parent

@@ -27,6 +27,8 @@ def of_result(result: ResultMessage, vendor_error: str, retries: int, stderr: st
     text = (result.result or "").lower()
     worded = next((reason for words, reason in _WORDS if words in text), None)
     reason = _SUBTYPES.get(result.subtype) or worded
+    if result.stop_reason == "refusal":
+        reason = error_pb2.FAILURE_REASON_REFUSED
     if reason is None and status:
         reason = reason_of_http_status(status)
     if reason is None and vendor_error == "server_error":

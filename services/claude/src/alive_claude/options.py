@@ -19,10 +19,12 @@ from claude_agent_sdk.types import (
 
 from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_claude.approvals import QUESTIONS
-from alive_claude.models import MODELS
+from alive_claude.models import DEFAULT, MODELS
+from alive_claude.prices import PRICES
 from alive_kit.default_tools import only_reads
 from alive_kit.launch import Launch
 from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.refusals import model_refusals, tool_refusals
 
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
@@ -43,11 +45,10 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed and permissions.HasField("network") and not permissions.network:
         yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
-    if request.limits.HasField("max_micro_usd"):
-        yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
-    yield from _effort_refusal(request.agent)
+    yield from tool_refusals(request, (*_READING, *_WRITING, *_WEB, QUESTIONS))
+    yield from model_refusals(request, request.agent.model or DEFAULT, MODELS, PRICES)
 
 
 def cli_options(
@@ -123,13 +124,6 @@ def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
 def has_file_tools(permissions: options_pb2.Permissions) -> bool:
     """Whether any of the CLI's own tools for files exists for the agent."""
     return not _FILES.isdisjoint(builtin_tools(permissions))
-
-
-def _effort_refusal(agent: options_pb2.AgentOptions) -> Iterator[Unsupported]:
-    for model in MODELS:
-        is_meant = model.model == agent.model or (model.default and not agent.model)
-        if agent.effort and is_meant and agent.effort not in model.efforts:
-            yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
 
 
 def _permission_mode(request: agent_service_pb2.StartTurnRequest) -> PermissionMode:

@@ -26,7 +26,7 @@ class ClaudeSettings(BaseSettings):
     claude_cli: Path = _BUNDLED_CLI
     """Claude Code; the one that comes with the SDK unless another is named."""
 
-    claude_max_retries: int = Field(default=2, ge=0, le=10)
+    claude_max_retries: int = Field(default=3, ge=0, le=3)
     """How often the CLI asks the model again after an error."""
 
     claude_request_seconds: float = Field(default=120.0, gt=0)

@@ -65,7 +65,7 @@ def _init(data: Data, spec: TurnSpec) -> Events:
         model=data.get("model", ""),
         resumed=spec.resume is not None,
         approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
-        sandbox=options_pb2.SANDBOX_FULL_ACCESS,
+        sandbox=request.permissions.sandbox or options_pb2.SANDBOX_FULL_ACCESS,
         tools=data.get("tools", []),
         mcp_servers=[server_state(server) for server in data.get("mcp_servers", [])],
     )

@@ -11,7 +11,7 @@ from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_codex.app_server import AppServer, Heard, Notification, ServerRequest
 from alive_codex.approvals import OFFERED, Asking
 from alive_codex.events import Translator
-from alive_codex.failures import of_thread, of_turn
+from alive_codex.failures import is_cut, of_thread, of_turn
 from alive_codex.options import asks, turn_input, turn_params, turn_part
 from alive_kit.failures import failure
 from alive_kit.launch import Launch
@@ -169,26 +169,25 @@ class CodexAgent:
         return translator.tally.requests >= limits.max_turns and translator.asks_again
 
     def _completed(self, turn: dict[str, Any]) -> event_pb2.TurnCompleted | None:
-        if self._reached_max_turns:
-            return self._completed_by_max_turns()
-        match turn["status"]:
-            case "interrupted":
-                return None
-            case "completed":
-                return self._completed_by_answer()
-            case _:
-                raise of_turn(turn.get("error") or {}, self._translator.retries, self._server.stderr)
-
-    def _completed_by_max_turns(self) -> event_pb2.TurnCompleted:
-        if not self._translator.answer:
-            raise failure(error_pb2.FAILURE_REASON_MAX_TURNS)
-        return event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_MAX_TURNS)
-
-    def _completed_by_answer(self) -> event_pb2.TurnCompleted:
-        completed = event_pb2.TurnCompleted(stop_reason=event_pb2.STOP_REASON_END_TURN)
+        if turn["status"] == "interrupted" and not self._reached_max_turns:
+            return None
+        completed = event_pb2.TurnCompleted(stop_reason=self._stop_reason(turn))
         if schema := self._spec.request.agent.output_schema:
             completed.structured_output = structured_output(schema, self._translator.answer)
         return completed
+
+    def _stop_reason(self, turn: dict[str, Any]) -> "event_pb2.StopReason.ValueType":
+        """Return why a turn stopped that has an answer, if only the beginning of one."""
+        translator, error = self._translator, turn.get("error") or {}
+        if self._reached_max_turns:
+            if not translator.answer:
+                raise failure(error_pb2.FAILURE_REASON_MAX_TURNS)
+            return event_pb2.STOP_REASON_MAX_TURNS
+        if turn["status"] == "completed":
+            return event_pb2.STOP_REASON_END_TURN
+        if translator.answer and is_cut(error):
+            return event_pb2.STOP_REASON_MAX_TOKENS
+        raise of_turn(error, translator.retries, self._server.stderr)
 
 
 def _startup_seconds(server: options_pb2.McpServer) -> float:

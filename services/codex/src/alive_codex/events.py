@@ -6,10 +6,11 @@ from typing import Any
 from alive.agent.v1 import event_pb2, item_pb2, options_pb2
 from alive_codex.app_server import Notification
 from alive_codex.audit import Audit
-from alive_codex.failures import attempt_of
+from alive_codex.failures import attempt_of, wait_of
 from alive_codex.items import is_known, item_of, plan_item, status_of
 from alive_codex.options import sandbox_of
-from alive_codex.usage import Tally
+from alive_codex.prices import PRICES
+from alive_codex.usage import usage_of
 from alive_kit.events import (
     item_completed,
     item_started,
@@ -20,6 +21,7 @@ from alive_kit.events import (
     usage_updated,
 )
 from alive_kit.provider import TurnSpec
+from alive_kit.usage import Tally
 
 Params = Mapping[str, Any]
 Events = Iterator[event_pb2.Event]
@@ -62,8 +64,9 @@ class Translator:
         self._plans = 0
         self._started = False
         self._limits: object = None
+        self._total: object = None
         self.audit = Audit()
-        self.tally = Tally(model)
+        self.tally = Tally(PRICES)
         self.servers: dict[str, event_pb2.McpServerState] = {}
         """The MCP servers as last heard of."""
         self.retries = 0
@@ -152,10 +155,14 @@ class Translator:
         yield from self.audit.hear(params.get("item") or {})
 
     def _usage(self, params: Params) -> Events:
-        if not self._started:
-            return  # A resumed thread begins by repeating what its last turn used.
+        # A resumed thread begins by repeating what its last turn used, and an interrupted one repeats its last request.
+        total, self._total = self._total, params["tokenUsage"]["total"]
+        if not self._started or total == self._total:
+            return
         self.asks_again = self.audit.take_calls_open()
-        yield usage_updated(self.tally.count(params["tokenUsage"]["last"]))
+        request_id = str(self.tally.requests + 1)
+        self.tally.count(request_id, self._model, usage_of(params["tokenUsage"]["last"]))
+        yield usage_updated(self.tally.total())
 
     def _error(self, params: Params) -> Events:
         if not params.get("willRetry"):
@@ -164,9 +171,16 @@ class Translator:
             )
             return
         self.retries += 1
-        attempt, attempts = attempt_of(str(params["error"].get("message", "")))
+        error = params["error"]
+        attempt, attempts = attempt_of(str(error.get("message", "")))
+        wait = wait_of(str(error.get("additionalDetails", "")))
         yield from self._retract()
-        yield model_retry("The request to the model failed; asking again.", attempt=attempt, max_attempts=attempts)
+        yield model_retry(
+            "The request to the model failed; asking again.",
+            attempt=attempt,
+            max_attempts=attempts,
+            delay_ms=wait.total_seconds() * 1000 if wait else 0,
+        )
 
     def _retract(self) -> Events:
         """Take back what an abandoned attempt streamed."""
@@ -210,6 +224,7 @@ class Translator:
     def _rerouted(self, params: Params) -> Events:
         asked, model = str(params.get("fromModel", "")), str(params.get("toModel", ""))
         message = f"{model} answers instead of {asked}."
+        self._model = model
         yield notice("model_changed", message, severity=event_pb2.SEVERITY_WARNING, asked=asked, model=model)
 
     def _refused(self, params: Params) -> Events:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from openai_codex.errors import CodexError
@@ -38,6 +39,17 @@ _THREAD_WORDS = (
     ("failed to read", error_pb2.FAILURE_REASON_SESSION_CORRUPT),
 )
 
+_WORDS = (
+    ("reason: content_filter", error_pb2.FAILURE_REASON_REFUSED),
+    ("stream disconnected", error_pb2.FAILURE_REASON_NETWORK),
+)
+
+_STATUS = {"internalServerError": 500}
+"""Kinds that stand for one HTTP status without saying it."""
+
+_WAIT = re.compile(r"try again in (\d+(?:\.\d+)?)\s*(ms|s)\b", re.IGNORECASE)
+"""How the API says in words when to come again; the CLI does not pass ``retry-after`` on."""
+
 _ATTEMPT = re.compile(r"(\d+)/(\d+)")
 
 
@@ -55,8 +67,14 @@ def of_turn(error: Mapping[str, Any], retries: int, stderr: str) -> TurnFailure:
     }:
         reason = error_pb2.FAILURE_REASON_NETWORK
     if reason is None:
-        reason = _reason_of_message(message)
-    return TurnFailure(turn_error(reason, http_status=status, retries=retries, stderr=stderr))
+        reason, status = _reason_of_message(message)
+    wait = wait_of(message)
+    return TurnFailure(turn_error(reason, http_status=status, retries=retries, retry_after=wait, stderr=stderr))
+
+
+def is_cut(error: Mapping[str, Any]) -> bool:
+    """Whether an error is that the model's answer reached its longest."""
+    return "reason: max_output_tokens" in str(error.get("message", ""))
 
 
 def of_thread(error: Exception, stderr: str) -> TurnFailure:
@@ -65,6 +83,14 @@ def of_thread(error: Exception, stderr: str) -> TurnFailure:
         reason = next((reason for words, reason in _THREAD_WORDS if words in str(error)), None)
         return failure(reason or error_pb2.FAILURE_REASON_SPAWN, stderr=stderr or str(error))
     return failure(error_pb2.FAILURE_REASON_SPAWN, stderr=stderr or str(error))
+
+
+def wait_of(message: str) -> timedelta | None:
+    """Return how long a message such as ``Please try again in 1.5s`` says to wait."""
+    found = _WAIT.search(message)
+    if not found:
+        return None
+    return timedelta(milliseconds=float(found[1])) if found[2].lower() == "ms" else timedelta(seconds=float(found[1]))
 
 
 def attempt_of(message: str) -> tuple[int, int | None]:
@@ -76,20 +102,22 @@ def attempt_of(message: str) -> tuple[int, int | None]:
 def _kind(info: object) -> tuple[str, int | None]:
     """Return the kind of an error and the HTTP status in it."""
     if isinstance(info, str):
-        return info, None
+        return info, _STATUS.get(info)
     if isinstance(info, dict) and info:
         kind, details = next(iter(info.items()))
         return str(kind), details.get("httpStatusCode") if isinstance(details, dict) else None
     return "", None
 
 
-def _reason_of_message(message: str) -> "error_pb2.FailureReason.ValueType":
-    if "stream disconnected" in message:
-        return error_pb2.FAILURE_REASON_NETWORK
+def _reason_of_message(message: str) -> tuple["error_pb2.FailureReason.ValueType", int | None]:
+    """Return what a message without a kind means: the body of an HTTP 400 is passed on as it came."""
+    worded = next((reason for words, reason in _WORDS if words in message), None)
+    if worded is not None:
+        return worded, None
     try:
         body = json.loads(message)
     except ValueError:
-        return error_pb2.FAILURE_REASON_UNKNOWN
+        return error_pb2.FAILURE_REASON_UNKNOWN, None
     details = body.get("error") if isinstance(body, dict) else None
     code = details.get("code") if isinstance(details, dict) else None
-    return _CODES.get(str(code), error_pb2.FAILURE_REASON_INVALID_REQUEST)
+    return _CODES.get(str(code), error_pb2.FAILURE_REASON_INVALID_REQUEST), 400

@@ -2,14 +2,17 @@
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
+from alive_codex import tools
 from alive_codex.models import DEFAULT, MODELS
+from alive_codex.prices import PRICES
 from alive_codex.settings import CodexSettings
 from alive_kit.inputs import read_image
 from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.refusals import model_refusals
 from alive_kit.validation import image_type
 from alive_kit.walls import WallLevel
 
@@ -32,20 +35,10 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed:
         yield from _network_refusal(permissions)
-    for name in [*permissions.tools.allowed, *permissions.tools.denied]:
-        if not name.startswith("mcp__"):
-            yield Unsupported(field="permissions.tools", why=f"only tools of MCP servers can be named, not {name!r}")
-    if request.limits.HasField("max_micro_usd"):
-        yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
+    yield from tools.refusals(request)
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
-    for model in MODELS:
-        if (
-            request.agent.effort
-            and model.model == chosen_model(request.agent)
-            and request.agent.effort not in model.efforts
-        ):
-            yield Unsupported(field="agent.effort", why=f"{model.model} offers {', '.join(model.efforts)}")
+    yield from model_refusals(request, chosen_model(request.agent), MODELS, PRICES)
 
 
 def asks(request: agent_service_pb2.StartTurnRequest) -> bool:
@@ -96,7 +89,7 @@ def thread_params(
 def turn_params(spec: TurnSpec) -> dict[str, Any]:
     """Return what starts a turn beside its input."""
     agent = spec.request.agent
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {} if tools.has_hands(spec.request.permissions.tools) else {"environments": []}
     if agent.effort:
         params["effort"] = agent.effort
     if agent.output_schema:
@@ -128,18 +121,23 @@ def _network_refusal(permissions: options_pb2.Permissions) -> Iterator[Unsupport
 
 def _config(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[str, str]) -> dict[str, Any]:
     permissions = spec.request.permissions
+    rules = permissions.tools
+    has_questions = asks(spec.request) and tools.exists("request_user_input", rules)
     return {
         "features": {
-            "default_mode_request_user_input": asks(spec.request),
-            "request_permissions_tool": asks(spec.request),
+            "default_mode_request_user_input": has_questions,
+            "request_permissions_tool": asks(spec.request) and tools.exists("request_permissions", rules),
         },
-        "tools": {"experimental_request_user_input": {"enabled": asks(spec.request)}},
+        "tools": {
+            "experimental_request_user_input": {"enabled": has_questions},
+            "update_plan": {"enabled": tools.exists("update_plan", rules)},
+        },
         "model_providers": {_PROVIDER: _endpoint(settings, key)},
         # Otherwise the CLI trusts a workspace that has a .codex directory, and runs what it configures.
         "projects": {str(spec.workspace.path): {"trust_level": "untrusted"}},
         # The same as for Claude: instruction files of the workspace arrive only where its settings say so.
         "project_doc_max_bytes": 0,
-        "web_search": "live" if permissions.web_search else "disabled",
+        "web_search": "live" if permissions.web_search and tools.exists("web_search", rules) else "disabled",
         "shell_environment_policy": {"inherit": "core", "set": dict(marker)},
         "sandbox_workspace_write": {"network_access": permissions.network, "exclude_slash_tmp": True},
         "mcp_servers": {server.name: _mcp_server(server, spec, marker) for server in spec.mcp_servers},
@@ -166,26 +164,17 @@ def _mcp_server(server: options_pb2.McpServer, spec: TurnSpec, marker: Mapping[s
         "required": server.required,
         "startup_timeout_sec": server.startup_timeout.ToNanoseconds() / 1e9 or 10.0,
         "tool_timeout_sec": server.tool_timeout.ToNanoseconds() / 1e9 or 60.0,
-        "disabled_tools": [*server.tools.denied, *_own_tools(server, permissions.tools.denied)],
+        **tools.server_rules(server, permissions.tools),
     }
     if asks(spec.request):
         config["default_tools_approval_mode"] = "auto"  # Asks unless a tool says that it only reads.
     elif permissions.approval_policy != options_pb2.APPROVAL_POLICY_PLAN:
         # With the policy that never asks, tools that are not read-only are refused unless approved here.
         config["default_tools_approval_mode"] = "approve"
-    allowed = [*server.tools.allowed, *_own_tools(server, permissions.tools.allowed)]
-    if server.tools.allowed or permissions.tools.allowed:
-        config["enabled_tools"] = allowed
     if server.HasField("http"):
         return {**config, "url": server.http.url, "http_headers": dict(server.http.headers)}
     environment = {**server.stdio.env, **marker}
     return {**config, "command": server.stdio.command, "args": list(server.stdio.args), "env": environment}
-
-
-def _own_tools(server: options_pb2.McpServer, names: Iterable[str]) -> list[str]:
-    """Return a server's tools among full names such as ``mcp__notes__add``."""
-    prefix = f"mcp__{server.name}__"
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
 def turn_part(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class CodexSettings(BaseSettings):
     codex_cli: Path = Field(default_factory=codex_cli_bin.bundled_codex_path)
     """The Codex CLI; the one that comes with the SDK unless another is named."""
 
-    codex_max_retries: int = Field(default=2, ge=0, le=10)
+    codex_max_retries: int = Field(default=3, ge=0, le=3)
     """How often the CLI asks the model again after an error."""
 
     codex_silence_seconds: float = Field(default=60.0, gt=0)

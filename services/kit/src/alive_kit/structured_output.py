@@ -22,7 +22,10 @@ def structured_output(schema: str, answer: str) -> str:
         value = json.loads(answer)
     except ValueError:
         raise failure(error_pb2.FAILURE_REASON_OUTPUT_INVALID, message=_NO_JSON) from None
-    first = next(Draft202012Validator(json.loads(schema)).iter_errors(value), None)
+    try:
+        first = next(Draft202012Validator(json.loads(schema)).iter_errors(value), None)
+    except RecursionError:  # The schema refers to itself without taking anything of the answer.
+        raise failure(error_pb2.FAILURE_REASON_OUTPUT_INVALID) from None
     if first is not None:
         message = f"The agent's answer does not satisfy the output schema at {first.json_path}. Try again."
         raise failure(error_pb2.FAILURE_REASON_OUTPUT_INVALID, message=message)

@@ -223,9 +223,12 @@ class LiveTurn:
             await asyncio.sleep(min(left, silence_left))
 
     def _check_budget(self) -> None:
-        limits = self.spec.request.limits
-        used = self._usage.input_tokens + self._usage.output_tokens
-        if limits.HasField("max_tokens") and used > limits.max_tokens:
+        limits, usage = self.spec.request.limits, self._usage
+        if limits.HasField("max_tokens") and usage.input_tokens + usage.output_tokens > limits.max_tokens:
+            self.stop(_failed(error_pb2.FAILURE_REASON_BUDGET))
+        # A model without a price may join a turn that began with one that has: what it costs is not known.
+        is_known = usage.HasField("cost")
+        if limits.HasField("max_micro_usd") and not (is_known and usage.cost.nano_usd <= limits.max_micro_usd * 1000):
             self.stop(_failed(error_pb2.FAILURE_REASON_BUDGET))
 
     def _after_disconnect(self) -> asyncio.TimerHandle | None:

@@ -4,7 +4,6 @@ Every violation carries the field's path as the contract spells it, so that a ca
 the file system (does the image exist in the workspace?) live in `inputs`.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -12,11 +11,10 @@ from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 
 from alive.agent.v1 import agent_service_pb2, options_pb2, session_pb2, workspace_service_pb2
 from alive_kit.errors import InvalidField
+from alive_kit.output_schema import schema_complaint
 
 REQUEST_BYTES = 8 << 20
 """The largest request that is accepted."""
@@ -129,6 +127,9 @@ def _start_turn(request: agent_service_pb2.StartTurnRequest) -> Iterator[Violati
     yield from _permissions("permissions", request.permissions)
     yield from _limits("limits", request.limits)
     yield from _mcp_servers("mcp_servers", request.mcp_servers)
+    cookie = request.tool_context.session_cookie
+    if not cookie.isprintable() or not cookie.isascii():
+        yield ("tool_context.session_cookie", "must be one line of ASCII, as a Cookie header says it")
     if request.delivery.HasField("grace") and not _positive(request.delivery.grace):
         yield ("delivery.grace", "must be longer than nothing")
     yield from _enums(request)
@@ -226,24 +227,18 @@ def _agent(field: str, agent: options_pb2.AgentOptions) -> Iterator[Violation]:
         value: str = getattr(agent, name)
         if len(value) > 128 or any(character.isspace() or not character.isprintable() for character in value):
             yield (f"{field}.{name}", "must be a name: at most 128 characters, no spaces")
-    if agent.HasField("system_prompt") and not agent.system_prompt.WhichOneof("text"):
-        yield (f"{field}.system_prompt", "has no text: set append or replace")
-    if agent.output_schema:
-        yield from _output_schema(f"{field}.output_schema", agent.output_schema)
+    if agent.HasField("system_prompt"):
+        yield from _system_prompt(f"{field}.system_prompt", agent.system_prompt)
+    if agent.output_schema and (complaint := schema_complaint(agent.output_schema)):
+        yield (f"{field}.output_schema", complaint)
 
 
-def _output_schema(field: str, text: str) -> Iterator[Violation]:
-    try:
-        schema = json.loads(text)
-    except ValueError:
-        schema = None
-    if not isinstance(schema, dict):
-        yield (field, "is not a JSON object")
-        return
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        yield (field, f"is not a JSON Schema: {error.message}")
+def _system_prompt(field: str, prompt: options_pb2.SystemPrompt) -> Iterator[Violation]:
+    name = prompt.WhichOneof("text")
+    if name is None:
+        yield (field, "has no text: set append or replace")
+    elif not getattr(prompt, name).strip():
+        yield (f"{field}.{name}", "must not be empty")
 
 
 def _permissions(field: str, permissions: options_pb2.Permissions) -> Iterator[Violation]:
@@ -311,7 +306,8 @@ def _http(field: str, http: options_pb2.HttpTransport) -> Iterator[Violation]:
 
 
 def _positive(duration: Duration) -> bool:
-    return duration.ToNanoseconds() > 0
+    has_one_sign = duration.seconds >= 0 and 0 <= duration.nanos < 1_000_000_000
+    return has_one_sign and duration.ToNanoseconds() > 0
 
 
 def _is_path_of(message: Message, path: str) -> bool:

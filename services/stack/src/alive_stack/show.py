@@ -104,4 +104,6 @@ class Show:
 
 
 def _counts(usage: usage_pb2.Usage) -> str:
-    return f"{usage.input_tokens} tokens in, {usage.output_tokens} out, {usage.model_requests} requests to the model"
+    cost = f", ${usage.cost.nano_usd / 1e9:.4f}" if usage.HasField("cost") else ""
+    requests = f"{usage.model_requests} requests to the model"
+    return f"{usage.input_tokens} tokens in, {usage.output_tokens} out, {requests}{cost}"

@@ -389,7 +389,7 @@ class Limits(_message.Message):
     max_tokens: _builtins.int
     """Optional. Tokens, input and output together. Absent means no limit."""
     max_micro_usd: _builtins.int
-    """Optional. Money, in millionths of a US dollar. Absent means no limit."""
+    """Optional. Money, in millionths of a US dollar, by the provider's price table. Absent means no limit."""
     workload_class: Global___WorkloadClass.ValueType
     """Optional. How urgent the turn is to its owner."""
     @_builtins.property

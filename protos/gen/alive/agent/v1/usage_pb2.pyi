@@ -43,10 +43,12 @@ class Usage(_message.Message):
     reasoning_tokens: _builtins.int
     """Of the output: reasoning."""
     model_requests: _builtins.int
-    """Requests to the model."""
+    """Requests to the model that the vendor counted tokens of; one that was given up before that is not among them."""
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """What it costs by the price table; absent when a model is not in it."""
+        """What the tokens cost by the provider's price table; absent when a model is not in it. What the vendor charges
+        beside tokens, such as searches of the web, is not part of it.
+        """
 
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelUsage]:

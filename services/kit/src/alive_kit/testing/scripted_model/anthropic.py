@@ -76,7 +76,8 @@ class Anthropic:
     def error(self, fault: Fault) -> dict[str, Any]:
         """Return the vendor's error body."""
         kind = fault.code or _ERROR_TYPES.get(fault.status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": f"scripted {kind}"}, "request_id": "req_scripted"}
+        message = fault.message or f"scripted {kind}"
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_scripted"}
 
     def error_event(self, fault: Fault) -> bytes:
         """Return the vendor's error event."""
@@ -188,6 +189,7 @@ def _usage(usage: TokenUsage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached,
         "cache_creation_input_tokens": usage.cache_write,
         "output_tokens": usage.output,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning},
     }
 
 

@@ -67,11 +67,13 @@ class OpenAI:
     def error(self, fault: Fault) -> dict[str, Any]:
         """Return the vendor's error body."""
         code = fault.code or _ERROR_CODES.get(fault.status, "server_error")
-        return {"error": {"message": f"scripted {code}", "type": code, "param": None, "code": code}}
+        message = fault.message or f"scripted {code}"
+        return {"error": {"message": message, "type": code, "param": None, "code": code}}
 
     def error_event(self, fault: Fault) -> bytes:
         """Return a response that failed."""
-        error = {"code": fault.code or "server_error", "message": f"scripted {fault.code or 'server_error'}"}
+        code = fault.code or "server_error"
+        error = {"code": code, "message": fault.message or f"scripted {code}"}
         response = {"id": "resp_scripted", "object": "response", "status": "failed", "error": error}
         return event("response.failed", {"type": "response.failed", "response": response})
 
@@ -162,7 +164,7 @@ def _sent(kind: str, *, is_delta: bool = False, **fields: Any) -> Sent:
 def _usage(usage: TokenUsage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input,
-        "input_tokens_details": {"cached_tokens": usage.cached},
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.input + usage.output,

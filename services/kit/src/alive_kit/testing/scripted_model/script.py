@@ -92,14 +92,18 @@ class Fault:
     """An HTTP status instead of a reply."""
     code: str = ""
     """The vendor's error code that goes with the status, or with an error in mid-stream."""
+    message: str = ""
+    """The vendor's words; ``scripted <code>`` without it."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Headers of the error, for example ``retry-after``."""
     drop_after: int = -1
-    """Break the connection after so many deltas; 0 before any header."""
+    """Break the connection after so many deltas; 0 before any header, unless ``answered``."""
     stall_after: int = -1
-    """Go silent after so many deltas, until the caller leaves or the model is released; 0 before any header."""
+    """Go silent after so many deltas, until the caller leaves or the model is released; 0 as for ``drop_after``."""
     error_after: int = -1
-    """Send the vendor's error event after so many deltas."""
+    """Send the vendor's error event after so many deltas; 0 as the first thing of the stream."""
+    answered: bool = False
+    """Whether what happens after 0 deltas comes after the headers of a good answer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,29 +126,56 @@ class ScriptedModel:
         fault = reply.fault or Fault()
         if fault.status:
             return web.json_response(dialect.error(fault), status=fault.status, headers=fault.headers)
-        if fault.stall_after == 0:
+        if fault.stall_after == 0 and not fault.answered:
             await self._released.wait()
-        if fault.drop_after == 0:
+        if fault.drop_after == 0 and not fault.answered:
             return _break(request)
         if not body.get("stream"):
-            return web.json_response(dialect.whole(body, reply))
+            return self._whole(dialect, request, body, reply)
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **fault.headers})
         await response.prepare(request)
-        deltas = 0
+        return await self._stream(dialect, request, response, body, reply)
+
+    def _whole(self, dialect: Dialect, request: web.Request, body: dict[str, Any], reply: Reply) -> web.StreamResponse:
+        fault = reply.fault or Fault()
+        if fault.drop_after >= 0:
+            return _break(request)
+        if fault.error_after >= 0:
+            return web.json_response(dialect.error(fault), status=500)
+        return web.json_response(dialect.whole(body, reply))
+
+    async def _stream(
+        self,
+        dialect: Dialect,
+        request: web.Request,
+        response: web.StreamResponse,
+        body: dict[str, Any],
+        reply: Reply,
+    ) -> web.StreamResponse:
+        fault, deltas = reply.fault or Fault(), 0
+        if await self._broke(dialect, request, response, fault, deltas):
+            return response
         for sent in dialect.stream(body, reply):
             if sent.is_delta and reply.gap:
                 await asyncio.sleep(reply.gap)
             await response.write(sent.data)
             deltas += sent.is_delta
-            if sent.is_delta and deltas == fault.drop_after:
-                return _break(request)
-            if sent.is_delta and deltas == fault.stall_after:
-                await self._released.wait()
-            if sent.is_delta and deltas == fault.error_after:
-                await response.write(dialect.error_event(fault))
+            if sent.is_delta and await self._broke(dialect, request, response, fault, deltas):
                 return response
         await response.write_eof()
         return response
+
+    async def _broke(
+        self, dialect: Dialect, request: web.Request, response: web.StreamResponse, fault: Fault, deltas: int
+    ) -> bool:
+        """Do what a fault has for this many deltas; return whether the stream is over with it."""
+        if deltas == fault.stall_after:
+            await self._released.wait()
+        if deltas == fault.error_after:
+            await response.write(dialect.error_event(fault))
+        elif deltas == fault.drop_after:
+            _break(request)
+        return deltas in {fault.error_after, fault.drop_after}
 
     async def _count_tokens(self, _request: web.Request) -> web.Response:
         return web.json_response({"input_tokens": 100})
