@@ -16,7 +16,7 @@ from alive_kit.testing.harness import Caller, collect, request, serving
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import Fault, Reply, RunCommand, WriteFile
 
-from .conftest import KEY, Subject, configured, items
+from .conftest import KEY, Subject, cli_of, configured, items
 
 
 def make_hostile(workspace: Path) -> Path:
@@ -108,11 +108,6 @@ async def broken(subject: Subject, *, key: str = KEY, **variables: str) -> Async
             yield caller
 
 
-def cli_variable(subject: Subject) -> str:
-    """Return the variable that names the provider's CLI."""
-    return f"ALIVE_{subject.name.upper()}_CLI"
-
-
 async def refusal_of(caller: Caller) -> grpc.aio.AioRpcError:
     """Return how a turn is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
@@ -124,12 +119,13 @@ async def refusal_of(caller: Caller) -> grpc.aio.AioRpcError:
 @pytest.mark.parametrize("program", ["/nonexistent/cli", "/etc/hostname", "/bin/false", "/bin/cat"])
 async def test_without_a_cli_that_runs_the_provider_is_not_ready(subject: Subject, program: str) -> None:
     """Missing, not executable, failing, another program."""
-    async with broken(subject, **{cli_variable(subject): program}) as caller:
+    variable, _ = cli_of(subject.name)
+    async with broken(subject, **{variable: program}) as caller:
         readiness = caller.service.info.readiness
         error = await refusal_of(caller)
 
     assert readiness.state == provider_pb2.READINESS_STATE_NOT_READY
-    assert cli_variable(subject) in readiness.reason
+    assert variable in readiness.reason
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert readiness.reason in (error.details() or "")
 
@@ -137,10 +133,11 @@ async def test_without_a_cli_that_runs_the_provider_is_not_ready(subject: Subjec
 @requirement("readiness:cli")
 async def test_a_cli_that_is_too_old_is_not_ready(subject: Subject, directory: Path) -> None:
     """It says which version it is, and which was tested."""
+    variable, cli = cli_of(subject.name)
     program = directory / "old-cli"
-    program.write_text('#!/bin/sh\necho "0.0.1 (Claude Code) codex-cli"\n')
+    program.write_text(f"#!/bin/sh\n{cli} --version | sed 's/[0-9][0-9.]*/0.0.1/'\n")
     program.chmod(0o755)
-    async with broken(subject, **{cli_variable(subject): str(program)}) as caller:
+    async with broken(subject, **{variable: str(program)}) as caller:
         reason = caller.service.info.readiness.reason
 
     assert "0.0.1" in reason

@@ -9,7 +9,7 @@ from alive.agent.v1 import agent_service_pb2, options_pb2, provider_pb2
 from alive_codex.models import DEFAULT, MODELS
 from alive_codex.settings import CodexSettings
 from alive_kit.inputs import read_image
-from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.provider import PLAN_INSTRUCTIONS, TurnSpec, Unsupported
 from alive_kit.validation import image_type
 from alive_kit.walls import WallLevel
 
@@ -21,8 +21,6 @@ _SANDBOXES = {
     options_pb2.SANDBOX_WORKSPACE_WRITE: "workspace-write",
     options_pb2.SANDBOX_FULL_ACCESS: "danger-full-access",
 }
-
-_PLAN = "You are asked for a plan only. Read what you need, change nothing, and answer with the plan."
 
 
 def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
@@ -85,7 +83,7 @@ def thread_params(
     prompt = request.agent.system_prompt
     if prompt.WhichOneof("text") == "replace":
         params["baseInstructions"] = prompt.replace
-    plan = _PLAN if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN else ""
+    plan = PLAN_INSTRUCTIONS if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN else ""
     if append := "\n\n".join(text for text in (prompt.append, spec.project_instructions, plan) if text):
         params["developerInstructions"] = append
     if request.ephemeral:
