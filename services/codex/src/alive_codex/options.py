@@ -137,6 +137,8 @@ def _config(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[s
         "projects": {str(spec.workspace.path): {"trust_level": "untrusted"}},
         # The same as for Claude: instruction files of the workspace arrive only where its settings say so.
         "project_doc_max_bytes": 0,
+        # Skills that lie in a workspace would be listed to the model, trusted or not (0.163.0).
+        "skills": {"include_instructions": False},
         "web_search": "live" if permissions.web_search else "disabled",
         "shell_environment_policy": {"inherit": "core", "set": dict(marker)},
         "sandbox_workspace_write": {"network_access": permissions.network, "exclude_slash_tmp": True},
