@@ -1,9 +1,12 @@
 """Runs every installed provider on the scripted model, each as it declares itself."""
 
 import contextlib
+import importlib
 import json
+import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -12,18 +15,23 @@ from typing import Any
 
 import pytest
 
-from alive.agent.v1 import event_pb2, item_pb2
+from alive.agent.v1 import event_pb2, item_pb2, provider_pb2
 from alive_kit import launch
 from alive_kit.testing import boxes
 from alive_kit.testing.boxes import can_be_built, give_to_agent
 from alive_kit.testing.harness import Caller, serving
+from alive_kit.testing.requirements import EXCLUDED_BY
 from alive_kit.testing.scripted_model import Reply, ScriptedModel
-from alive_stack.declarations import Declaration, declared
+from alive_stack.declarations import BoxDeclaration, Declaration, declaration, declared
 
 CHECKOUT = Path(__file__).parents[2]
 KEY = "canary-key-6f1b2c"
 
-DECLARATIONS = {declaration.name: declaration for declaration in declared(CHECKOUT)}
+_KIT = tomllib.loads((CHECKOUT / "services/kit/pyproject.toml").read_text())["tool"]["alive"]
+DECLARATIONS = {
+    **{service.name: service for service in declared(CHECKOUT)},
+    "reference": declaration("reference", _KIT["reference"]),
+}
 PROVIDERS = sorted(entry.name for entry in entry_points(group="alive.providers"))
 
 
@@ -47,6 +55,12 @@ class Subject:
         if self.boxed:
             give_to_agent(path)
         return path
+
+    def capability(self, name: str) -> provider_pb2.Capability:
+        """Return what the provider declares about something; nothing about what it does not name."""
+        assert self.caller.service is not None
+        declared = self.caller.service.info.capabilities
+        return next((capability for capability in declared if capability.name == name), provider_pb2.Capability())
 
     def script(self, name: str, *replies: Reply) -> str:
         """Set a script and return the prompt that plays it."""
@@ -76,10 +90,10 @@ async def model() -> AsyncIterator[ScriptedModel]:
 @contextlib.contextmanager
 def configured(name: str, url: str, key_file: Path, **more: str) -> Iterator[Callable[[], Any]]:
     """Set the variables a provider declares, and return what creates it. Without a launcher among them it has none."""
-    declaration: Declaration = DECLARATIONS[name]
-    variables = {variable: url + suffix for variable, suffix in declaration.scripted_model.items()}
-    variables |= dict.fromkeys(declaration.secrets, str(key_file))
-    variables |= {variable: "1" for variable in declaration.settings if variable.endswith("_MAX_RETRIES")}
+    service: Declaration = DECLARATIONS[name]
+    variables = {variable: url + suffix for variable, suffix in service.scripted_model.items()}
+    variables |= dict.fromkeys(service.secrets, str(key_file))
+    variables |= {variable: "1" for variable in service.settings if variable.endswith("_MAX_RETRIES")}
     create = next(entry for entry in entry_points(group="alive.providers") if entry.name == name).load()
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in {**variables, **more}.items():
@@ -124,11 +138,39 @@ async def boxed(name: str, directory: Path, exits: contextlib.AsyncExitStack, *s
     """Start a launcher for a provider, and return what its service is told of it."""
     box = DECLARATIONS[name].box
     assert box is not None
-    program = next(Path(sys.prefix).glob(f"lib/python*/site-packages/{box.program}"))
+    program = program_of(box)
+    if not program.is_relative_to(sys.prefix):  # The kit's, from the checkout: a box sees this environment only.
+        package = box.program.split("/")[0]
+        shutil.copytree(importlib.import_module(package).__path__[0], directory / "bin" / package)
+        program = directory / "bin" / box.program
     seen = (Path(sys.prefix), directory / "bin", *shown)
     running = boxes.launcher(directory, program, keep=box.keep, nested=box.nested, read_only=seen)
     launcher = await exits.enter_async_context(running)
     return {"ALIVE_LAUNCHER": str(launcher)}
+
+
+def program_of(box: BoxDeclaration) -> Path:
+    """Return a provider's CLI, wherever the package is that brings it."""
+    return Path(importlib.import_module(box.program.split("/")[0]).__path__[0]).parent / box.program
+
+
+def cli_of(name: str) -> tuple[str, Path]:
+    """Return the variable that names a provider's CLI, and the CLI."""
+    box = DECLARATIONS[name].box
+    assert box is not None
+    return box.program_setting, program_of(box)
+
+
+@pytest.fixture(autouse=True)
+def _as_declared(request: pytest.FixtureRequest) -> None:
+    """Skip a test whose requirement a provider excludes by what it declares."""
+    if "subject" not in request.fixturenames:
+        return
+    subject: Subject = request.getfixturevalue("subject")
+    for requirement in getattr(request.function, "requirements", ()):
+        capability = subject.capability(EXCLUDED_BY.get(requirement, ""))
+        if capability.support == provider_pb2.CAPABILITY_SUPPORT_UNSUPPORTED:
+            pytest.skip(f"{subject.name} declares {capability.name} unsupported: {capability.limit}")
 
 
 def link_python(directory: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, item_pb2, options_pb2, provider_pb2
 from alive_kit.testing.harness import collect, request
 from alive_kit.testing.requirements import requirement
-from alive_kit.testing.scripted_model import CallTool, EditFile, RawTool, Reply, RunCommand, WriteFile
+from alive_kit.testing.scripted_model import AskUser, CallTool, EditFile, Reply, RunCommand, WriteFile
 
 from .conftest import Subject, items, said
-from .test_mcp import notes
+from .test_mcp import asking, notes
 
 ONCE = approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_ALLOW_ONCE)
 SESSION = approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_ALLOW_FOR_SESSION)
@@ -249,33 +249,100 @@ async def test_a_command_runs_with_changed_input_or_the_answer_is_refused(subjec
     assert (workspace / "asked").exists() is not asked.accepts_changed_input
 
 
-def question(name: str) -> RawTool:
-    """Return how a vendor's model asks the user."""
-    options = [{"label": "Heron", "description": "Grey."}, {"label": "Stork", "description": "White."}]
-    asked = {"header": "Bird", "question": "Which bird?", "options": options}
-    if name == "claude":
-        return RawTool(name="AskUserQuestion", arguments={"questions": [{**asked, "multiSelect": False}]})
-    return RawTool(name="request_user_input", arguments={"questions": [{**asked, "id": "bird"}]})
-
-
 @requirement("approval:question")
 async def test_a_question_is_asked_and_its_answer_reaches_the_model(subject: Subject) -> None:
-    """With its options; one is chosen."""
-    prompt = subject.script("question", Reply(actions=[question(subject.name)]), Reply(text="A stork."))
+    """With its options; the answer is a text of the user's own."""
+    question = AskUser(question="Which bird?", options=["Heron", "Stork"])
+    prompt = subject.script("question", Reply(actions=[question]), Reply(text="An egret."))
     talk = Talk(subject, prompt)
     asked = await talk.question()
     assert asked is not None
     answer = approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_ANSWER)
-    answer.answers.add(question_id=asked.questions.questions[0].question_id, values=["Stork"])
+    answer.answers.add(question_id=asked.questions.questions[0].question_id, values=["Egret"])
     await talk.answer(answer)
     events = await talk.run()
 
     assert asked.questions.questions[0].text == "Which bird?"
     assert [option.label for option in asked.questions.questions[0].options][:2] == ["Heron", "Stork"]
-    assert "Stork" in json.dumps(
-        subject.bodies("question")[1]["messages" if subject.name == "claude" else "input"][-1:]
-    )
-    assert said(events) == "A stork."
+    assert "Egret" in json.dumps(subject.bodies("question")[1])
+    assert said(events) == "An egret."
+
+
+@requirement("approval:elicitation")
+@pytest.mark.parametrize("answer", ["given", "denied"])
+async def test_what_an_mcp_server_asks_the_user_is_asked(subject: Subject, answer: str) -> None:
+    """With its schema, which the answer must satisfy; the server gets it, or hears that there is none."""
+    call = Reply(actions=[CallTool(server="asking", tool="greet")])
+    prompt = subject.script(f"elicit-{answer}", call, Reply(text="Hello."))
+    talk = Talk(subject, prompt, mcp_servers=[asking(subject)])
+    asked = await talk.question()
+    assert asked is not None
+    given = approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_ANSWER, content_json='{"name": "Egret"}')
+    misfit = approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_ANSWER, content_json='{"name": 7}')
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await talk.answer(misfit)
+    await talk.answer(given if answer == "given" else DENY)
+    (item,) = items(await talk.run(), "tool_call")
+    result = json.loads(item.tool_call.result[0].text)
+
+    assert (asked.elicitation.server, asked.elicitation.message) == ("asking", "Who are you?")
+    assert json.loads(asked.elicitation.schema_json)["required"] == ["name"]
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "decision.content_json" in (refusal.value.details() or "")
+    if answer == "given":
+        assert (result["action"], result["content"]) == ("accept", {"name": "Egret"})
+    else:
+        assert result["action"] == "decline"
+
+
+POLICIES = {
+    #                 command, file, tool that reads, tool, question, what a server asks
+    "BYPASS": ("ran", "ran", "ran", "ran", "refused", "refused"),
+    "ASK": ("asked", "asked", "ran", "asked", "asked", "asked"),
+    "ACCEPT_EDITS": ("asked", "ran", "ran", "asked", "asked", "asked"),
+    "PLAN": ("refused", "refused", "ran", "refused", "refused", "refused"),
+}
+
+
+@requirement("approval:policy")
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_policy_means_the_same_for_every_provider(subject: Subject, policy: str) -> None:
+    """The model tries everything; what is asked is denied."""
+    name = f"policy-{policy.lower().replace('_', '-')}"
+    workspace = subject.workspace(name)
+    tries = [
+        RunCommand(command="touch command"),
+        WriteFile(path="file", content="heron\n"),
+        CallTool(server="notes", tool="peek"),
+        CallTool(server="notes", tool="add", arguments={"a": 1, "b": 2}),
+        AskUser(question="Which bird?", options=["Heron", "Stork"]),
+        CallTool(server="asking", tool="greet"),
+    ]
+    permissions = options_pb2.Permissions(approval_policy=f"APPROVAL_POLICY_{policy}")
+    prompt = subject.script(name, *(Reply(actions=[action]) for action in tries), Reply(text="Done."))
+    servers = [notes(subject), asking(subject)]
+    talk = Talk(subject, prompt, workspace_id=name, permissions=permissions, mcp_servers=servers)
+    while await talk.question():
+        await talk.answer(approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_DENY))
+    results = {item.tool_call.tool: text(item) for item in items(talk.events, "tool_call")}
+    subjects = {asked.tool_call.tool or asked.WhichOneof("subject") for asked in talk.asked}
+    tried = {
+        "command": (workspace / "command").exists(),
+        "file_change": (workspace / "file").exists(),
+        "peek": "nothing" in results.get("peek", ""),
+        "add": "3" in results.get("add", ""),
+        "questions": False,
+        "elicitation": "accept" in results.get("greet", ""),
+    }
+    outcomes = ("asked" if what in subjects else "ran" if has_run else "refused" for what, has_run in tried.items())
+
+    assert said(talk.events) == "Done."
+    assert tuple(outcomes) == POLICIES[policy]
+
+
+def text(item: item_pb2.Item) -> str:
+    """Return what a tool answered."""
+    return "".join(part.text for part in item.tool_call.result)
 
 
 @requirement("approval:answer")
@@ -321,9 +388,7 @@ async def test_a_running_turn_is_steered_or_the_provider_says_that_it_cannot(sub
     await talk.question()
     part = request("Think of the heron.").input
     steering = agent_service_pb2.SteerTurnRequest(workspace_id="demo", turn_id=talk.events[0].turn_id, input=part)
-    capabilities = subject.caller.service.info.capabilities
-    support = next(capability.support for capability in capabilities if capability.name == "SteerTurn")
-    can = support != provider_pb2.CAPABILITY_SUPPORT_UNSUPPORTED
+    can = subject.capability("SteerTurn").support != provider_pb2.CAPABILITY_SUPPORT_UNSUPPORTED
     if can:
         await subject.caller.stub.SteerTurn(steering)
     else:

@@ -40,13 +40,55 @@ def wait() -> str:
 server.run("stdio")
 '''
 
+_ASKING_SERVER = """
+import json
+import sys
+
+TOOL = {"name": "greet", "inputSchema": {"type": "object"}, "annotations": {"readOnlyHint": True}}
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+ANSWERS = {
+    "initialize": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "asking", "version": "1"},
+    },
+    "tools/list": {"tools": [TOOL]},
+}
+
+def say(**said):
+    print(json.dumps({"jsonrpc": "2.0", **said}), flush=True)
+
+called = None
+for line in sys.stdin:
+    heard = json.loads(line)
+    method = heard.get("method")
+    if method == "tools/call":
+        called = heard["id"]
+        say(id="asked", method="elicitation/create", params={"message": "Who are you?", "requestedSchema": SCHEMA})
+    elif heard.get("id") == "asked":
+        say(id=called, result={"content": [{"type": "text", "text": json.dumps(heard["result"])}]})
+    elif method in ANSWERS:
+        say(id=heard["id"], result=ANSWERS[method])
+    elif "id" in heard:
+        say(id=heard["id"], error={"code": -32601, "message": "no such method"})
+"""
+
+
+def asking(subject: Subject) -> options_pb2.McpServer:
+    """Return a server whose one tool, that only reads, asks the user for a name."""
+    return _server(subject, "asking", _ASKING_SERVER)
+
+
+def _server(subject: Subject, name: str, text: str, **fields: object) -> options_pb2.McpServer:
+    path = subject.directory / "bin" / f"{name}_server.py"
+    path.write_text(text)
+    stdio = options_pb2.StdioTransport(command="notes-python", args=[str(path)], env={"DECLARED": "yes"})
+    return options_pb2.McpServer(name=name, stdio=stdio, **fields)
+
 
 def notes(subject: Subject, **fields: object) -> options_pb2.McpServer:
     """Return a server with tools: one says that it only reads, one takes a long time."""
-    path = subject.directory / "bin" / "notes_server.py"
-    path.write_text(_SERVER)
-    stdio = options_pb2.StdioTransport(command="notes-python", args=[str(path)], env={"DECLARED": "yes"})
-    return options_pb2.McpServer(name="notes", stdio=stdio, **fields)
+    return _server(subject, "notes", _SERVER, **fields)
 
 
 @requirement("item:tool-call")

@@ -15,8 +15,8 @@ from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_claude.approvals import Asking
 from alive_claude.events import Translator
 from alive_claude.failures import of_exception, of_result
-from alive_claude.messages import receive
-from alive_claude.options import cli_options, may_use
+from alive_claude.messages import answer_elicitations, receive
+from alive_claude.options import asks, cli_options, may_use
 from alive_claude.prompt import user_message
 from alive_kit.errors import CallUnsupported, TurnFailure
 from alive_kit.failures import failure
@@ -46,7 +46,12 @@ class ClaudeAgent:
         self._spec = spec
         self._launch = launch
         self._stderr: deque[str] = deque(maxlen=50)
-        self._asking = Asking(spec.workspace, may_use=partial(may_use, spec.request), is_read_only=self._is_read_only)
+        self._asking = Asking(
+            spec.workspace,
+            asks=asks(spec.request),
+            may_use=partial(may_use, spec.request),
+            is_read_only=self._is_read_only,
+        )
         options = cli_options(spec, launch, self._stderr.append, self._asking.can_use_tool)
         self._client = ClaudeSDKClient(options)
         self._translator = Translator(spec, self._asking.denied)
@@ -66,6 +71,7 @@ class ClaudeAgent:
         except Exception as error:
             logger.warning("the CLI does not start: %s: %s", error, self._said)
             raise of_exception(error, self._said) from error
+        answer_elicitations(self._client, self._asking.elicit)
         await self._require_servers()
         self._launch.take_back()
 

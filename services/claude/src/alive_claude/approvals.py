@@ -22,9 +22,15 @@ class Asking:
     """What one agent asks."""
 
     def __init__(
-        self, workspace: Workspace, *, may_use: Callable[[str], bool], is_read_only: Callable[[str], Awaitable[bool]]
+        self,
+        workspace: Workspace,
+        *,
+        asks: bool,
+        may_use: Callable[[str], bool],
+        is_read_only: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._workspace = workspace
+        self._asks = asks
         self._may_use = may_use
         self._is_read_only = is_read_only
         self.turn: Turn | None = None
@@ -41,6 +47,9 @@ class Asking:
             return PermissionResultDeny(message=f"{name} is not allowed here.")
         if await self._is_read_only(name):
             return PermissionResultAllow(updated_input=arguments)
+        if not self._asks:
+            self.denied.add(call_id)
+            return PermissionResultDeny(message=f"{name} may change something, and a plan is asked for.")
         asked = self._asked(name, arguments, context)
         decision = await self.turn.ask(asked)
         if decision.kind in _DENIED:
@@ -50,6 +59,20 @@ class Asking:
             return PermissionResultAllow(updated_input={**arguments, "answers": _answers(asked.questions, decision)})
         changed = json.loads(decision.changed_input_json) if decision.changed_input_json else arguments
         return PermissionResultAllow(updated_input=changed)
+
+    async def elicit(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask for what an MCP server wants of the user, and return the answer as MCP has it."""
+        if self.turn is None or not self._asks:
+            return {"action": "decline"}
+        schema, message = params.get("requested_schema"), str(params.get("message") or "")
+        asked = approval_pb2.ApprovalRequested(reason=message)
+        asked.elicitation.server = str(params.get("mcp_server_name") or "")
+        asked.elicitation.message = message
+        asked.elicitation.schema_json = json.dumps(schema, ensure_ascii=False) if schema else ""
+        decision = await self.turn.ask(asked)
+        if decision.kind != approval_pb2.DECISION_KIND_ANSWER:
+            return {"action": "decline"}
+        return {"action": "accept", "content": json.loads(decision.content_json or "{}")}
 
     def _asked(
         self, name: str, arguments: Mapping[str, Any], context: ToolPermissionContext

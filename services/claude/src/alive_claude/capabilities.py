@@ -34,7 +34,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     unsupported("history", "history of another provider is not taken over yet"),
     supported("ephemeral"),
     unsupported("SteerTurn", "the CLI answers further input with a turn of its own"),
-    limited("ResolveApproval", "input that an MCP server asks the user for is declined"),
+    supported("ResolveApproval"),
     supported("ReadItemContent"),
     supported("ListSessions"),
     supported("GetSession"),

@@ -4,7 +4,8 @@ The SDK's own reader skips kinds of message and of content that it does not know
 the JSON it was made from, so that nothing is dropped silently.
 """
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,3 +46,23 @@ async def receive(client: ClaudeSDKClient) -> AsyncIterator[Received]:
         raise RuntimeError("the client is not connected")
     async for raw in client._query.receive_messages():
         yield Received(raw=raw, message=parse_message(raw))
+
+
+def answer_elicitations(
+    client: ClaudeSDKClient, elicit: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
+) -> None:
+    """Have what MCP servers ask the user for answered: the SDK refuses the CLI's request as unknown (0.2.187)."""
+    query = client._query
+    if query is None:
+        raise RuntimeError("the client is not connected")
+    handle = query._handle_control_request
+
+    async def handle_all(request: Any) -> None:
+        if request["request"]["subtype"] != "elicitation":
+            await handle(request)
+            return
+        answer = await elicit(request["request"])
+        response = {"subtype": "success", "request_id": request["request_id"], "response": answer}
+        await query.transport.write(json.dumps({"type": "control_response", "response": response}) + "\n")
+
+    query._handle_control_request = handle_all

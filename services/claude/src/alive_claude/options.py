@@ -21,9 +21,8 @@ from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_claude.approvals import QUESTIONS
 from alive_claude.models import DEFAULT, MODELS
 from alive_claude.prices import PRICES
-from alive_kit.default_tools import only_reads
 from alive_kit.launch import Launch
-from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.provider import PLAN_INSTRUCTIONS, TurnSpec, Unsupported
 from alive_kit.refusals import model_refusals, tool_refusals
 
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
@@ -81,8 +80,9 @@ def cli_options(
         stderr=on_stderr,
         extra_args=_extra_arguments(spec, launch),
     )
-    if asks(request):
+    if asks(request) or is_plan(request):
         options.can_use_tool = can_use_tool
+    if asks(request):
         # Without it the CLI runs commands without asking that it thinks only read.
         options.hooks = {"PreToolUse": [HookMatcher(matcher="Bash", hooks=[_ask_always])]}
     options.env = launch.variables()
@@ -96,6 +96,11 @@ async def _ask_always(_input: HookInput, _tool_use_id: str | None, _context: Hoo
 def asks(request: agent_service_pb2.StartTurnRequest) -> bool:
     """Whether the caller is asked for permission."""
     return request.permissions.approval_policy in _ASKING
+
+
+def is_plan(request: agent_service_pb2.StartTurnRequest) -> bool:
+    """Whether nothing may be changed."""
+    return request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN
 
 
 def may_use(request: agent_service_pb2.StartTurnRequest, name: str) -> bool:
@@ -127,10 +132,8 @@ def has_file_tools(permissions: options_pb2.Permissions) -> bool:
 
 
 def _permission_mode(request: agent_service_pb2.StartTurnRequest) -> PermissionMode:
-    if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN:
-        return "plan"
-    if asks(request):
-        return "default"
+    if asks(request) or is_plan(request):
+        return "default"  # In its own plan mode the CLI refuses tools that only read, too (2.1.330).
     if _has_allow_list(request):
         return "dontAsk"  # What is not allowed by name is refused instead of asked.
     return "bypassPermissions"
@@ -142,10 +145,9 @@ def _has_allow_list(request: agent_service_pb2.StartTurnRequest) -> bool:
 
 def _allowed(spec: TurnSpec) -> Iterator[str]:
     request = spec.request
-    if _permission_mode(request) == "plan" and not _has_allow_list(request):
-        # Otherwise not even a tool that only reads may be called (Claude Code 2.1.330).
-        yield from (f"mcp__{server.name}" for server in request.mcp_servers if only_reads(server))
-    if asks(request) or not _has_allow_list(request):
+    if is_plan(request):
+        yield from builtin_tools(request.permissions)  # They only read; tools of MCP servers are asked about.
+    if asks(request) or is_plan(request) or not _has_allow_list(request):
         return
     yield from builtin_tools(request.permissions)
     wanted = set(request.permissions.tools.allowed)
@@ -167,7 +169,7 @@ def _denied(spec: TurnSpec) -> Iterator[str]:
 def _system_prompt(spec: TurnSpec, launch: Launch) -> SystemPromptPreset | SystemPromptFile:
     """Return the system prompt. Long texts go through a file: an argument is limited to 128 KiB and world-readable."""
     if spec.request.agent.system_prompt.WhichOneof("text") == "replace":
-        text = _joined(spec.request.agent.system_prompt.replace, spec.project_instructions)
+        text = _joined(spec.request.agent.system_prompt.replace, spec.project_instructions, _plan(spec))
         return {"type": "file", "path": launch.hand_over(_prompt_file(spec), text)}
     return {"type": "preset", "preset": "claude_code"}
 
@@ -175,7 +177,7 @@ def _system_prompt(spec: TurnSpec, launch: Launch) -> SystemPromptPreset | Syste
 def _extra_arguments(spec: TurnSpec, launch: Launch) -> dict[str, str | None]:
     # Without it a resumed session keeps the prompt of its first turn.
     arguments: dict[str, str | None] = {"system-prompt-snapshot": "off"}
-    append = _joined(spec.request.agent.system_prompt.append, spec.project_instructions)
+    append = _joined(spec.request.agent.system_prompt.append, spec.project_instructions, _plan(spec))
     if append and spec.request.agent.system_prompt.WhichOneof("text") != "replace":
         arguments["append-system-prompt-file"] = launch.hand_over(_prompt_file(spec), append)
     if spec.request.ephemeral:
@@ -207,6 +209,10 @@ def _mcp_server(server: options_pb2.McpServer, launch: Launch) -> dict[str, Any]
         "env": {**server.stdio.env, **launch.marker},
         **timeout,
     }
+
+
+def _plan(spec: TurnSpec) -> str:
+    return PLAN_INSTRUCTIONS if is_plan(spec.request) else ""
 
 
 def _prompt_file(spec: TurnSpec) -> Path:

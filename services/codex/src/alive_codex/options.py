@@ -11,7 +11,7 @@ from alive_codex.models import DEFAULT, MODELS
 from alive_codex.prices import PRICES
 from alive_codex.settings import CodexSettings
 from alive_kit.inputs import read_image
-from alive_kit.provider import TurnSpec, Unsupported
+from alive_kit.provider import PLAN_INSTRUCTIONS, TurnSpec, Unsupported
 from alive_kit.refusals import model_refusals
 from alive_kit.validation import image_type
 from alive_kit.walls import WallLevel
@@ -24,8 +24,6 @@ _SANDBOXES = {
     options_pb2.SANDBOX_WORKSPACE_WRITE: "workspace-write",
     options_pb2.SANDBOX_FULL_ACCESS: "danger-full-access",
 }
-
-_PLAN = "You are asked for a plan only. Read what you need, change nothing, and answer with the plan."
 
 
 def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Iterator[Unsupported]:
@@ -78,7 +76,7 @@ def thread_params(
     prompt = request.agent.system_prompt
     if prompt.WhichOneof("text") == "replace":
         params["baseInstructions"] = prompt.replace
-    plan = _PLAN if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN else ""
+    plan = PLAN_INSTRUCTIONS if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN else ""
     if append := "\n\n".join(text for text in (prompt.append, spec.project_instructions, plan) if text):
         params["developerInstructions"] = append
     if request.ephemeral:
@@ -137,6 +135,8 @@ def _config(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[s
         "projects": {str(spec.workspace.path): {"trust_level": "untrusted"}},
         # The same as for Claude: instruction files of the workspace arrive only where its settings say so.
         "project_doc_max_bytes": 0,
+        # Skills that lie in a workspace would be listed to the model, trusted or not (0.163.0).
+        "skills": {"include_instructions": False},
         "web_search": "live" if permissions.web_search and tools.exists("web_search", rules) else "disabled",
         "shell_environment_policy": {"inherit": "core", "set": dict(marker)},
         "sandbox_workspace_write": {"network_access": permissions.network, "exclude_slash_tmp": True},

@@ -118,11 +118,6 @@ class DefaultTools:
         )
 
 
-def only_reads(server: options_pb2.McpServer) -> bool:
-    """Whether a server was told to offer nothing that changes anything."""
-    return server.stdio.env.get("ALIVE_READ_ONLY") == "1"
-
-
 def _may_only_read(permissions: options_pb2.Permissions) -> bool:
     """Whether a turn changes nothing: its box would not hold back what the product does for the tools."""
     is_plan = permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN

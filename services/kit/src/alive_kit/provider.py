@@ -13,6 +13,9 @@ from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, options_p
 from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
 
+PLAN_INSTRUCTIONS = "You are asked for a plan only. Read what you need, change nothing, and answer with the plan."
+"""What an agent is told under the policy PLAN."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnSpec:

@@ -77,16 +77,15 @@ class Declaration:
 def declared(checkout: Path) -> list[Declaration]:
     """Return the providers' services of a checkout, by the name of their folder."""
     tables = {path.parent.name: _table(path) for path in sorted(checkout.glob("services/*/pyproject.toml"))}
-    return [_declaration(name, table) for name, table in tables.items() if table]
+    return [declaration(name, table) for name, table in tables.items() if table]
 
 
-def _table(path: Path) -> Mapping[str, object]:
-    tool = tomllib.loads(path.read_text()).get("tool", {})
-    table: Mapping[str, object] = tool.get("alive", {}).get("service", {})
-    return table
+def declaration(name: str, table: Mapping[str, object]) -> Declaration:
+    """Return what a service's table says.
 
-
-def _declaration(name: str, table: Mapping[str, object]) -> Declaration:
+    Raises:
+        SystemExit: something is missing.
+    """
     try:
         return Declaration(
             name=name,
@@ -100,6 +99,12 @@ def _declaration(name: str, table: Mapping[str, object]) -> Declaration:
         )
     except (KeyError, TypeError) as missing:
         raise SystemExit(f"services/{name}/pyproject.toml: [tool.alive.service]: {missing}") from None
+
+
+def _table(path: Path) -> Mapping[str, object]:
+    tool = tomllib.loads(path.read_text()).get("tool", {})
+    table: Mapping[str, object] = tool.get("alive", {}).get("service", {})
+    return table
 
 
 def _box(table: object) -> BoxDeclaration:

@@ -59,6 +59,8 @@ REQUIREMENTS = {
     "approval:timeout": "An approval that nobody answers counts as denied.",
     "approval:changed": "A command is run with changed input where the provider can; elsewhere the answer is refused.",
     "approval:question": "A question to the user is asked with its options, and the answer reaches the model.",
+    "approval:elicitation": "What an MCP server asks the user is asked with its schema; the server gets the answer.",
+    "approval:policy": "Each policy means the same for every provider: what runs, what is asked, what is refused.",
     "approval:answer": "An answer that does not fit, comes twice or names nothing is refused, and changes nothing.",
     "steer": "Input added to a running turn reaches the model in that turn, or the provider says that it cannot.",
     "workspace:untrusted": "Nothing in a workspace configures the agent.",
@@ -87,6 +89,11 @@ REQUIREMENTS = {
     "readiness:key": "Without a key the provider is not ready, says why, and starts nothing.",
     "capability:complete": "Every option that is refused is listed as a capability that is not there.",
 }
+
+EXCLUDED_BY = {
+    "item:web-search": "permissions.web_search",
+}
+"""The capability without which a provider does not owe a requirement: it declares that it is unsupported, and why."""
 
 
 def requirement(requirement_id: str) -> Callable[[Test], Test]:

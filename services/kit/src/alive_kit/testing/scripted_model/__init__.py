@@ -8,6 +8,7 @@ from alive_kit.testing.scripted_model.control import ModelControl
 from alive_kit.testing.scripted_model.journal import Entry
 from alive_kit.testing.scripted_model.script import (
     Action,
+    AskUser,
     CallTool,
     EditFile,
     Fault,
@@ -24,6 +25,7 @@ from alive_kit.testing.scripted_model.server import ScriptedModel
 
 __all__ = [
     "Action",
+    "AskUser",
     "CallTool",
     "EditFile",
     "Entry",

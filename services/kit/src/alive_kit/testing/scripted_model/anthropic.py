@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 from alive_kit.testing.scripted_model.script import (
     Action,
+    AskUser,
     CallTool,
     EditFile,
     Fault,
@@ -121,6 +122,10 @@ def _tool(action: Action, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             return "TodoWrite", {"todos": steps}
         case WebSearch():
             return "WebSearch", {"query": action.query}
+        case AskUser():
+            options = [{"label": label, "description": label} for label in action.options]
+            asked = {"header": "Question", "question": action.question, "options": options, "multiSelect": False}
+            return "AskUserQuestion", {"questions": [asked]}
         case RawTool():
             return action.name, action.arguments
         case _:

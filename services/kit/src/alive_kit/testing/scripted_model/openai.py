@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 from alive_kit.testing.scripted_model.script import (
     Action,
+    AskUser,
     CallTool,
     EditFile,
     Fault,
@@ -108,6 +109,10 @@ def _call(action: Action) -> dict[str, Any]:
         case WebSearch():
             search = {"type": "search", "query": action.query}
             return {"type": "web_search_call", "id": _id("ws"), "status": "completed", "action": search}
+        case AskUser():
+            options = [{"label": label, "description": label} for label in action.options]
+            asked = {"id": "q1", "header": "Question", "question": action.question, "options": options}
+            return _function("request_user_input", {"questions": [asked]})
         case RawTool():
             return _function(action.name, action.arguments)
         case _:

@@ -60,6 +60,15 @@ class WebSearch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AskUser:
+    """Ask the user a question with options."""
+
+    question: str
+    options: list[str]
+    kind: Literal["ask_user"] = "ask_user"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RawTool:
     """Call a vendor's tool by its own name; for what no other action says."""
 
@@ -69,7 +78,8 @@ class RawTool:
 
 
 Action = Annotated[
-    RunCommand | WriteFile | EditFile | CallTool | UpdatePlan | WebSearch | RawTool, Field(discriminator="kind")
+    RunCommand | WriteFile | EditFile | CallTool | UpdatePlan | WebSearch | AskUser | RawTool,
+    Field(discriminator="kind"),
 ]
 
 

@@ -14,6 +14,7 @@ from alive_kit.testing.scripted_model.anthropic import Anthropic
 from alive_kit.testing.scripted_model.demo import DEMO
 from alive_kit.testing.scripted_model.journal import Entry, Journal
 from alive_kit.testing.scripted_model.openai import OpenAI
+from alive_kit.testing.scripted_model.plain import Plain
 from alive_kit.testing.scripted_model.script import SCRIPT, Fault, Reply, Script
 from alive_kit.testing.scripted_model.wire import Dialect
 
@@ -82,6 +83,7 @@ class ScriptedModel:
             app.router.add_post(f"{prefix}/v1/messages", self._answer_with(Anthropic()))
             app.router.add_post(f"{prefix}/v1/messages/count_tokens", self._count_tokens)
             app.router.add_post(f"{prefix}/v1/responses", self._answer_with(OpenAI()))
+            app.router.add_post(f"{prefix}/v1/plain", self._answer_with(Plain()))
         app.router.add_put("/control/scripts/{script}", self._put_script)
         app.router.add_get("/control/journal", self._get_journal)
         app.router.add_post("/control/release", self._post_release)

@@ -1,0 +1,349 @@
+"""The provider's side: starts the agent, says what it can do, and passes on what it says."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, ParseDict
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from alive.agent.v1 import agent_service_pb2, approval_pb2, error_pb2, event_pb2, options_pb2, provider_pb2
+from alive_kit.apis import Apis
+from alive_kit.capabilities import limited, supported, unsupported
+from alive_kit.errors import TurnFailure
+from alive_kit.failures import failure, reason_of_http_status, turn_error
+from alive_kit.inputs import read_image
+from alive_kit.launch import Launch
+from alive_kit.provider import PLAN_INSTRUCTIONS, Turn, TurnSpec, Unsupported
+from alive_kit.resume import Resume
+from alive_kit.structured_output import structured_output
+from alive_kit.surroundings import NotReady, VendorCli, read_key
+from alive_kit.testing.reference.turn import VERSION
+from alive_kit.testing.reference.wire import LINE_BYTES, Json
+from alive_kit.validation import image_type
+from alive_kit.walls import Walls, WallSettings
+from alive_kit.workspaces import Workspace
+
+PROGRAM = Path(__file__).with_name("program.py")
+
+MODEL = provider_pb2.Model(model="reference-1", display_name="Reference 1", default=True, efforts=("low", "high"))
+
+_INSTRUCTIONS = "You are a coding agent. You work in one directory, with a shell, files and tools of MCP servers. " * 2
+_KEY_VARIABLE = "ALIVE_REFERENCE_API_KEY_FILE"
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+_NO_BOX = "without a launcher there is no box"
+_REFUSED = {
+    "permissions.extra_directories": "an agent has its own workspace only",
+    "permissions.web_search": "it has no such tool",
+    "limits.max_micro_usd": "its model has no price",
+    "history": "it remembers its own sessions only",
+}
+"""Options that it cannot honour, and why."""
+
+_CAPABILITIES = (
+    *(supported(f"permissions.approval_policy.{policy}") for policy in ("BYPASS", "PLAN", "ASK", "ACCEPT_EDITS")),
+    limited("permissions.tools", "only tools of MCP servers can be named"),
+    *(unsupported(name, why) for name, why in _REFUSED.items()),
+    *(supported(f"agent.{name}") for name in ("effort", "output_schema")),
+    *(supported(f"agent.system_prompt.{name}") for name in ("append", "replace")),
+    *(supported(name) for name in ("input.image", "limits.max_turns", "mcp_servers.stdio", "model_retry")),
+    limited("limits.max_tokens", "checked after each request to the model"),
+    *(supported(name) for name in ("ephemeral", "SteerTurn", "ResolveApproval", "ReadItemContent")),
+    *(supported(name) for name in ("ListSessions", "GetSession", "ForkSession", "DeleteSession", "ListItems")),
+)
+_OUTSIDE = (
+    unsupported("permissions.sandbox.READ_ONLY", _NO_BOX),
+    unsupported("permissions.sandbox.WORKSPACE_WRITE", _NO_BOX),
+    supported("permissions.sandbox.FULL_ACCESS"),
+    limited("permissions.network", f"only on: {_NO_BOX}"),
+)
+
+
+class ReferenceSettings(BaseSettings):
+    """The variables the reference provider reads beside those of every service."""
+
+    model_config = SettingsConfigDict(env_prefix="ALIVE_", frozen=True, extra="ignore")
+
+    reference_base_url: str = "http://127.0.0.1:8099"
+    """The scripted model: nobody else speaks its dialect."""
+
+    reference_api_key_file: Path | None = None
+    """File that holds the key."""
+
+    reference_cli: Path = PROGRAM
+    """The agent's program."""
+
+    reference_max_retries: int = Field(default=2, ge=0, le=10)
+    """How often the agent asks the model again after an error."""
+
+
+class ReferenceAgent:
+    """A running agent; it serves one turn."""
+
+    def __init__(self, spec: TurnSpec, launch: Launch) -> None:
+        self._spec = spec
+        self._launch = launch
+        self._process: asyncio.subprocess.Process | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+        self._answer = ""
+
+    async def start(self, start: Json) -> None:
+        """Start the program and tell it what to do.
+
+        Raises:
+            TurnFailure: it does not start, has not got the session, or lacks a required MCP server.
+        """
+        self._process = await asyncio.create_subprocess_exec(
+            self._launch.executable,
+            env=self._launch.variables(),
+            cwd=self._launch.cwd,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+        )
+        await self._say(start)
+        first = await anext(self._said(), None)
+        if first is None:
+            raise failure(error_pb2.FAILURE_REASON_SPAWN)
+        if "failed" in first:
+            raise _failure(first["failed"])
+
+    async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
+        """Pass on what the agent says, until it has ended."""
+        async for said in self._said():
+            match said:
+                case {"event": event}:
+                    self._emit(event, turn)
+                case {"ask": asked, "id": question}:
+                    task = asyncio.create_task(self._ask(asked, question, turn))
+                    self._answering.add(task)
+                    task.add_done_callback(self._answering.discard)
+                case {"remember": [session, mark]}:
+                    turn.remember(session, mark)
+                case {"completed": stop_reason}:
+                    return self._completed(stop_reason)
+                case {"failed": error}:
+                    raise _failure(error)
+                case {"interrupted": True}:
+                    return None
+        raise failure(error_pb2.FAILURE_REASON_CRASHED)
+
+    async def interrupt(self) -> None:
+        """Ask the agent to stop."""
+        await self._say({"interrupt": True})
+
+    async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
+        """Add input to the running turn."""
+        await self._say({"steer": [_part(part, self._spec) for part in parts]})
+
+    async def close(self) -> None:
+        """End the program and all that it started."""
+        for task in self._answering:
+            task.cancel()
+        await self._launch.end()
+        if self._process is not None:
+            await self._process.wait()
+            if self._process.stdin:
+                self._process.stdin.close()
+
+    async def _said(self) -> AsyncIterator[Json]:
+        assert self._process
+        assert self._process.stdout
+        while line := await self._process.stdout.readline():
+            yield json.loads(line)
+
+    async def _say(self, said: Json) -> None:
+        assert self._process
+        assert self._process.stdin
+        with contextlib.suppress(ConnectionError):  # What it says last tells why it is gone.
+            self._process.stdin.write(json.dumps(said).encode() + b"\n")
+            await self._process.stdin.drain()
+
+    async def _ask(self, asked: Json, question: str, turn: Turn) -> None:
+        decision = await turn.ask(ParseDict(asked, approval_pb2.ApprovalRequested()))
+        await self._say({"answer": MessageToDict(decision, preserving_proto_field_name=True), "id": question})
+
+    def _emit(self, said: Json, turn: Turn) -> None:
+        event = ParseDict(said, event_pb2.Event())
+        if event.item_completed.item.HasField("message"):
+            self._answer = event.item_completed.item.message.text
+        if self._spec.request.delivery.include_raw:
+            event.raw_json = json.dumps(said)
+        turn.emit(event)
+
+    def _completed(self, stop_reason: str) -> event_pb2.TurnCompleted:
+        completed = event_pb2.TurnCompleted(stop_reason=event_pb2.StopReason.Value(stop_reason))
+        if schema := self._spec.request.agent.output_schema:
+            completed.structured_output = structured_output(schema, self._answer)
+        return completed
+
+
+class ReferenceProvider:
+    """The provider."""
+
+    provider_id = "reference"
+
+    def __init__(self, settings: ReferenceSettings, walls: Walls) -> None:
+        self._settings = settings
+        self._walls = walls
+        self._cli = VendorCli(
+            program=settings.reference_cli,
+            variable="ALIVE_REFERENCE_CLI",
+            says="reference-agent",
+            tested=VERSION,
+        )
+
+    async def probe(self) -> provider_pb2.ProviderInfo:
+        """Look for the program and the key, and describe the provider."""
+        info = provider_pb2.ProviderInfo(
+            provider_id=self.provider_id,
+            vendor="alive",
+            display_name="Reference",
+            versions=provider_pb2.Versions(service=VERSION),
+            readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY),
+            capabilities=[*self._walls.capabilities(), *(_OUTSIDE if not self._walls.stand else ()), *_CAPABILITIES],
+            models=[MODEL],
+        )
+        try:
+            await self._walls.probe()
+            info.versions.cli = await self._cli.version(_environment(None))
+            read_key(self._settings.reference_api_key_file, _KEY_VARIABLE)
+        except NotReady as finding:
+            info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
+            info.readiness.reason = str(finding)
+        info.wall_level = self._walls.level
+        return info
+
+    def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
+        """Yield every option that would not be honoured."""
+        yield from self._walls.refusals(request)
+        permissions = request.permissions
+        if not self._walls.stand and permissions.sandbox not in {0, options_pb2.SANDBOX_FULL_ACCESS}:
+            yield Unsupported(field="permissions.sandbox", why=_NO_BOX)
+        if not self._walls.stand and permissions.HasField("network") and not permissions.network:
+            yield Unsupported(field="permissions.network", why=_NO_BOX)
+        if not all(name.startswith("mcp__") for name in [*permissions.tools.allowed, *permissions.tools.denied]):
+            yield Unsupported(field="permissions.tools", why="only tools of MCP servers can be named")
+        if request.agent.effort and request.agent.effort not in MODEL.efforts:
+            yield Unsupported(field="agent.effort", why=f"{MODEL.model} offers {', '.join(MODEL.efforts)}")
+        asked = {
+            "permissions.extra_directories": permissions.extra_directories,
+            "permissions.web_search": permissions.web_search,
+            "limits.max_micro_usd": request.limits.HasField("max_micro_usd"),
+            "history": request.HasField("history"),
+        }
+        yield from (Unsupported(field=field, why=_REFUSED[field]) for field, is_asked in asked.items() if is_asked)
+
+    async def start(self, spec: TurnSpec) -> ReferenceAgent:
+        """Start the agent for a turn."""
+        environment = _environment(spec.workspace)
+        launch = self._walls.launch(self._settings.reference_cli, environment, spec.workspace, spec.request.permissions)
+        agent = ReferenceAgent(spec, launch)
+        try:
+            key = spec.token or read_key(self._settings.reference_api_key_file, _KEY_VARIABLE)
+            await agent.start(_start(spec, self._settings, key, launch))
+        except NotReady as finding:
+            raise failure(error_pb2.FAILURE_REASON_AUTH) from finding
+        except BaseException:
+            await agent.close()
+            raise
+        return agent
+
+    async def delete(self, workspace: Workspace, native_session: str) -> bool:
+        """Delete the agent's memory of a session."""
+        await self._walls.delete(workspace, [f".reference/sessions/{native_session}.jsonl"])
+        return True
+
+
+def create_provider() -> ReferenceProvider:
+    """Return the provider as its environment describes it."""
+    return ReferenceProvider(ReferenceSettings(), Walls(WallSettings(), Apis()))
+
+
+def _environment(workspace: Workspace | None) -> dict[str, str]:
+    """Return everything that the agent sees. The key is not among it."""
+    own = {"HOME": str(workspace.home), "TMPDIR": str(workspace.tmp)} if workspace else {"HOME": "/nonexistent"}
+    # Its Python is this one, which has the MCP library.
+    return {**_ENVIRONMENT, "PATH": f"{Path(sys.prefix) / 'bin'}:{_ENVIRONMENT['PATH']}", **own}
+
+
+def _start(spec: TurnSpec, settings: ReferenceSettings, key: str, launch: Launch) -> Json:
+    """Return what the agent is told: everything, on its standard input."""
+    request, prompt = spec.request, spec.request.agent.system_prompt
+    policy = request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS
+    model = request.agent.model or MODEL.model
+    base = prompt.replace or _INSTRUCTIONS
+    plan = PLAN_INSTRUCTIONS if policy == options_pb2.APPROVAL_POLICY_PLAN else ""
+    return {
+        "url": settings.reference_base_url,
+        "key": key,
+        "max_retries": settings.reference_max_retries,
+        "model": model,
+        "effort": request.agent.effort,
+        "instructions": "\n\n".join(text for text in (base, prompt.append, spec.project_instructions, plan) if text),
+        "policy": options_pb2.ApprovalPolicy.Name(policy),
+        "max_turns": request.limits.max_turns,
+        "resume": spec.resume and spec.resume.native_session,
+        "fork_at": spec.resume and spec.resume.fork_at,
+        "is_kept": not request.ephemeral,
+        "input": [_part(part, spec) for part in request.input],
+        "servers": [_server(server, request.permissions, launch) for server in spec.mcp_servers],
+        "started": {
+            "model": model,
+            "resumed": spec.resume is not None,
+            "approval_policy": policy,
+            "sandbox": request.permissions.sandbox or options_pb2.SANDBOX_FULL_ACCESS,
+        },
+    }
+
+
+def _server(server: options_pb2.McpServer, permissions: options_pb2.Permissions, launch: Launch) -> Json:
+    fields: Json = {
+        "name": server.name,
+        "required": server.required,
+        "allowed": list(_own(server, server.tools.allowed, permissions.tools.allowed)),
+        "denied": list(_own(server, server.tools.denied, permissions.tools.denied)),
+        "startup_seconds": server.startup_timeout.ToNanoseconds() / 1e9 or 10.0,
+        "tool_seconds": server.tool_timeout.ToNanoseconds() / 1e9 or 60.0,
+    }
+    if server.HasField("http"):
+        return {**fields, "url": server.http.url, "headers": dict(server.http.headers)}
+    stdio = server.stdio
+    return {
+        **fields,
+        "command": stdio.command,
+        "args": list(stdio.args),
+        "env": {**stdio.env, **launch.marker},
+    }
+
+
+def _own(server: options_pb2.McpServer, names: Iterable[str], full_names: Iterable[str]) -> Iterator[str]:
+    prefix = f"mcp__{server.name}__"
+    yield from names
+    yield from (name.removeprefix(prefix) for name in full_names if name.startswith(prefix))
+
+
+def _part(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:
+    match part.WhichOneof("content"):
+        case "image":
+            data = read_image(part.image, spec.workspace)
+            return {"image": {"mime_type": image_type(data), "data": base64.b64encode(data).decode()}}
+        case "file":
+            return {"text": f"Look at the file {part.file.path}."}
+        case _:
+            return {"text": part.text}
+
+
+def _failure(error: Json) -> TurnFailure:
+    reason = error_pb2.FailureReason.Value(error["reason"])
+    status = error.get("http_status")
+    return TurnFailure(
+        turn_error(reason or reason_of_http_status(status or 0), http_status=status, retries=error.get("retries", 0))
+    )
