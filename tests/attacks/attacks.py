@@ -30,7 +30,7 @@ class Attack:
         return self.name.replace(": ", "-").replace(" ", "-")
 
 
-TAKE_MEMORY = f"{PYTHON} -c 'taken = bytearray(3 << 30); print(\"W\" + \"ON\")'"
+TAKE_MEMORY = f'{PYTHON} -c \'taken = bytearray(3 << 30); print("W" + "ON")\''
 """More than a box is given; not to be run where nothing holds it. Its shell repeats the line when it is killed."""
 
 

@@ -51,6 +51,7 @@ _CAPABILITIES = (
     *(supported(f"permissions.approval_policy.{policy}") for policy in ("BYPASS", "PLAN", "ASK", "ACCEPT_EDITS")),
     limited("permissions.tools", "only tools of MCP servers can be named"),
     *(unsupported(name, why) for name, why in _REFUSED.items()),
+    unsupported("tools.files", "its own cannot be switched off"),
     *(supported(f"agent.{name}") for name in ("effort", "output_schema")),
     *(supported(f"agent.system_prompt.{name}") for name in ("append", "replace")),
     *(supported(name) for name in ("input.image", "limits.max_turns", "mcp_servers.stdio", "model_retry")),
@@ -240,6 +241,10 @@ class ReferenceProvider:
             "history": request.HasField("history"),
         }
         yield from (Unsupported(field=field, why=_REFUSED[field]) for field, is_asked in asked.items() if is_asked)
+
+    def has_file_tools(self, request: agent_service_pb2.StartTurnRequest) -> bool:
+        """Return True: they cannot be switched off."""
+        return True
 
     async def start(self, spec: TurnSpec) -> ReferenceAgent:
         """Start the agent for a turn."""
