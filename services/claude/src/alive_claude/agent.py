@@ -16,7 +16,7 @@ from alive_claude.approvals import Asking
 from alive_claude.events import Translator
 from alive_claude.failures import of_exception, of_result
 from alive_claude.messages import answer_elicitations, receive
-from alive_claude.options import asks, cli_options, may_use
+from alive_claude.options import WEB, asks, cli_options, may_use
 from alive_claude.prompt import user_message
 from alive_kit.errors import CallUnsupported, TurnFailure
 from alive_kit.failures import failure
@@ -140,9 +140,9 @@ class ClaudeAgent:
             raise failure(error_pb2.FAILURE_REASON_MCP, stderr=self._said)
 
     async def _is_read_only(self, name: str) -> bool:
-        """Whether a tool of an MCP server says of itself that it only reads."""
+        """Whether a tool only reads: the web, or as a tool of an MCP server says of itself."""
         if not name.startswith("mcp__"):
-            return False
+            return name in WEB
         server_name, _, tool_name = name.removeprefix("mcp__").partition("__")
         status = await self._client.get_mcp_status()
         tools = [tool for server in status["mcpServers"] if server["name"] == server_name for tool in server["tools"]]

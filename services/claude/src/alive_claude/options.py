@@ -28,7 +28,7 @@ from alive_kit.refusals import model_refusals, tool_refusals
 _READING = ("Read", "Glob", "Grep", "TodoWrite")
 _WRITING = ("Bash", "Edit", "Write", "NotebookEdit", "Agent")
 _ASKING = frozenset({options_pb2.APPROVAL_POLICY_ASK, options_pb2.APPROVAL_POLICY_ACCEPT_EDITS})
-_WEB = ("WebSearch", "WebFetch")
+WEB = ("WebSearch", "WebFetch")
 _FILES = frozenset({"Read", "Glob", "Grep", "Edit", "Write", "NotebookEdit"})
 
 _MESSAGE_BYTES = 64 << 20
@@ -46,7 +46,7 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
     if request.HasField("history"):
         yield Unsupported(field="history", why="history of another provider is not taken over yet")
-    yield from tool_refusals(request, (*_READING, *_WRITING, *_WEB, QUESTIONS))
+    yield from tool_refusals(request, (*_READING, *_WRITING, *WEB, QUESTIONS))
     yield from model_refusals(request, request.agent.model or DEFAULT, MODELS, PRICES)
 
 
@@ -119,7 +119,7 @@ def builtin_tools(permissions: options_pb2.Permissions) -> list[str]:
     if permissions.approval_policy != options_pb2.APPROVAL_POLICY_PLAN:
         tools += _WRITING
     if permissions.web_search:
-        tools += _WEB
+        tools += WEB
     if permissions.approval_policy in _ASKING:
         tools.append(QUESTIONS)
     allowed, denied = set(permissions.tools.allowed), set(permissions.tools.denied)
@@ -145,8 +145,6 @@ def _has_allow_list(request: agent_service_pb2.StartTurnRequest) -> bool:
 
 def _allowed(spec: TurnSpec) -> Iterator[str]:
     request = spec.request
-    if is_plan(request):
-        yield from builtin_tools(request.permissions)  # They only read; tools of MCP servers are asked about.
     if asks(request) or is_plan(request) or not _has_allow_list(request):
         return
     yield from builtin_tools(request.permissions)
