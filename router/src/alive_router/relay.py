@@ -107,7 +107,7 @@ class _Backlog:
         """Read a stream to its end; its status is the call's to tell."""
         try:
             with contextlib.suppress(grpc.aio.AioRpcError):
-                while (message := await call.read()) is not grpc.aio.EOF:
+                while isinstance(message := await call.read(), bytes):  # Else it is the end.
                     self.has_begun = True
                     self._messages.append(message)
                     self._size += len(message)

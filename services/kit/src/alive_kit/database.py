@@ -1,7 +1,8 @@
 """The provider's own database: one SQLite file, written before anything is shown.
 
-One process writes it, in short transactions of its event loop (about 25 µs for an event). WAL without a sync for each
-transaction outlives the death of the process, not a loss of power; then the newest events may be gone, never the order.
+One process writes it, in short transactions of its event loop (about 25 µs each; what a turn says within one tick of
+the loop is one of them). WAL without a sync for each transaction outlives the death of the process, not a loss of
+power; then the newest events may be gone, never the order.
 """
 
 import sqlite3
