@@ -5,8 +5,8 @@ carries on the wire: responses hold one repeated field, so that serialized event
 response. A log that outgrows its capacity forgets its oldest events; a reader that still needed them ends with
 `ReaderTooSlow`.
 
-What is appended within one tick of the event loop is kept in one piece, and shown then. What cannot be kept never was:
-the log goes on behind what was shown.
+An event is shown once it is kept. The first one of a tick of the event loop is kept at once, those behind it together
+when the tick ends. What cannot be kept never was: the log goes on behind what was shown.
 """
 
 import asyncio
@@ -90,6 +90,7 @@ class EventLog:
         if terminal:
             self.settle()
         elif not self._is_due:
+            self.settle()
             self._is_due = True
             asyncio.get_running_loop().call_soon(self.settle)
 

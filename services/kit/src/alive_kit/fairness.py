@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-SLICE_SECONDS = 0.001
+SLICE_SECONDS = 0.0005
 """How long a turn may go on without letting others run."""
 
 
