@@ -5,8 +5,8 @@ carries on the wire: responses hold one repeated field, so that serialized event
 response. A log that outgrows its capacity forgets its oldest events; a reader that still needed them ends with
 `ReaderTooSlow`.
 
-An event is shown once it is kept. The first one of a tick of the event loop is kept at once, those behind it together
-when the tick ends. What cannot be kept never was: the log goes on behind what was shown.
+An event is shown once it is kept. One that comes alone is kept at once; what comes in a flood, together at the end of
+each tick of the event loop. What cannot be kept never was: the log goes on behind what was shown.
 """
 
 import asyncio
@@ -92,11 +92,17 @@ class EventLog:
         elif not self._is_due:
             self.settle()
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self.settle)
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def _tick(self) -> None:
+        """Keep what was appended during a tick of the loop; while there is something every time, go on."""
+        self._is_due = self._shown_seq < self._last_seq
+        if self._is_due:
+            self.settle()
+            asyncio.get_running_loop().call_soon(self._tick)
 
     def settle(self) -> None:
         """Keep what was appended, and show it. What cannot be kept is dropped, unless it is the terminal event."""
-        self._is_due = False
         first = self._shown_seq + 1 - self._oldest_seq
         fresh = b"".join(self._frames[first:])
         if not fresh:
