@@ -62,7 +62,8 @@ async def program(*words: str, socket: Path, variables: Mapping[str, str] = {}) 
     """
     environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **variables}
     log = socket.with_suffix(".log").open("wb")
-    running = await asyncio.create_subprocess_exec(*words, env=environment, cwd=CHECKOUT, stdout=log, stderr=log)
+    mortal = ("setpriv", "--pdeathsig", "KILL", "--", *words)  # However the bench ends, nothing of it goes on.
+    running = await asyncio.create_subprocess_exec(*mortal, env=environment, cwd=CHECKOUT, stdout=log, stderr=log)
     try:
         await _listening(running, socket)
         yield Process(running)
