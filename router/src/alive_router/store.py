@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -68,7 +69,7 @@ class Store:
     async def open(cls, url: str) -> "Store":
         """Open a store and bring its tables up to date."""
         await asyncio.to_thread(migrate, url)
-        return cls(create_async_engine(url))
+        return cls(_engine(url))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -157,6 +158,20 @@ def migrate(url: str, revision: str = "head") -> None:
             command.downgrade(config, revision)
         else:
             command.upgrade(config, revision)
+
+
+def _engine(url: str) -> AsyncEngine:
+    """Return the connections to a store. SQLite gets a single one: several would only wait for each other's locks."""
+    if sa.make_url(url).get_backend_name() != "sqlite":
+        return create_async_engine(url)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0)
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def outlive_the_process(connection: Any, _record: object) -> None:  # A loss of power may cost the newest turns.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return engine
 
 
 @contextmanager

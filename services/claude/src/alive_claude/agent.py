@@ -20,6 +20,7 @@ from alive_claude.options import WEB, asks, cli_options, may_use
 from alive_claude.prompt import user_message
 from alive_kit.errors import CallUnsupported, TurnFailure
 from alive_kit.failures import failure
+from alive_kit.fairness import Slice
 from alive_kit.launch import Launch
 from alive_kit.provider import Turn, TurnSpec
 from alive_kit.structured_output import structured_output
@@ -79,6 +80,7 @@ class ClaudeAgent:
         """Run the turn to its end."""
         self._asking.turn = turn
         include_raw = self._spec.request.delivery.include_raw
+        time_slice = Slice()
         try:
             await self._client.query(user_message(self._spec))
             async for received in receive(self._client):
@@ -89,6 +91,7 @@ class ClaudeAgent:
                     if include_raw:
                         event.raw_json = json.dumps(received.raw, ensure_ascii=False)
                     turn.emit(event)
+                await time_slice.share()
                 if isinstance(received.message, ResultMessage):
                     return self._completed(received.message)
         except TurnFailure:
