@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 _SECONDS = 60.0
 
 _NOBODY = 65534
 """PostgreSQL refuses to run as root."""
+
+_SETPRIV = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
 
 _FAST = ("fsync=off", "full_page_writes=off", "listen_addresses=", "max_connections=200")
 
@@ -35,7 +36,8 @@ class Postgres:
         self._programs = programs
         self._directory = directory
         self._names = (f"test{number}" for number in itertools.count())
-        self._as: dict[str, Any] = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        # Not by subprocess itself: that forks, which does not go with gRPC in the same process.
+        self._as = [*_SETPRIV, "--"] if os.geteuid() == 0 else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
@@ -47,15 +49,15 @@ class Postgres:
     def start(self) -> None:
         """Start it, and return once it takes connections."""
         options = [word for option in (*_FAST, f"unix_socket_directories={self._directory}") for word in ("-c", option)]
-        command = [str(self._programs / "postgres"), "-D", self._data, *options]
+        command = [*self._as, str(self._programs / "postgres"), "-D", self._data, *options]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # Our own words.
-                command, cwd="/", env=_ENVIRONMENT, stdout=log, stderr=log, **self._as
+                command, cwd="/", env=_ENVIRONMENT, stdout=log, stderr=log
             )
         deadline = time.monotonic() + _SECONDS
         while self._call("pg_isready", "-q", "-h", str(self._directory)).returncode:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise NoPostgres(f"{command[0]} does not start: {(self._directory / 'log').read_text()[-500:]}")
+                raise NoPostgres(f"PostgreSQL does not start: {(self._directory / 'log').read_text()[-500:]}")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -81,9 +83,9 @@ class Postgres:
             raise NoPostgres(f"{program} failed: {done.stderr.decode(errors='replace')[-500:]}")
 
     def _call(self, program: str, *words: str) -> "subprocess.CompletedProcess[bytes]":
-        command = [str(self._programs / program), *words]
+        command = [*self._as, str(self._programs / program), *words]
         return subprocess.run(  # noqa: S603  # Our own words.
-            command, cwd="/", env=_ENVIRONMENT, capture_output=True, check=False, **self._as
+            command, cwd="/", env=_ENVIRONMENT, capture_output=True, check=False
         )
 
 
