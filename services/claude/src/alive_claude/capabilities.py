@@ -19,6 +19,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("permissions.tools", "tools of MCP servers that are not allowed are offered to the model and then refused"),
     unsupported("permissions.extra_directories", "an agent has its own workspace only"),
     supported("permissions.web_search"),
+    limited("agent.model", "others than those listed here are passed on: the vendor decides"),
     limited("agent.effort", "checked for the models listed here; for others the vendor decides"),
     supported("agent.system_prompt.append"),
     supported("agent.system_prompt.replace"),

@@ -24,6 +24,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("permissions.tools", "only tools of MCP servers can be named"),
     unsupported("permissions.extra_directories", "an agent has its own workspace only"),
     supported("permissions.web_search"),
+    limited("agent.model", "others than those listed here are passed on: the vendor decides"),
     limited("agent.effort", "checked for the models listed here; for others the vendor decides"),
     limited("agent.system_prompt.append", "cannot change in a resumed session: the vendor keeps the first"),
     supported("agent.system_prompt.replace"),
