@@ -15,8 +15,9 @@ from alive_kit.testing.fakes import answers, started
 from alive_router.database import Database
 from alive_router.ledger import Ledger, Spent
 from alive_router.quota import above, period
+from alive_router.store import Store
 
-from .conftest import System, beside
+from .conftest import System, beside, running
 from .test_choice import refusal, update
 
 BOUND = 20
@@ -210,6 +211,42 @@ async def test_usage_that_is_asked_for_wrongly_is_refused(system: System, fields
     assert wrong.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert field in (wrong.details() or "")
     assert absent.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        (Limits(hard_tokens=0), "settings.usage_limits.hard_tokens"),
+        (Limits(soft_micro_usd=0), "settings.usage_limits.soft_micro_usd"),
+        (Limits(period=9), "settings.usage_limits.period"),  # type: ignore[arg-type]
+    ],
+)
+async def test_limits_that_are_wrong_change_nothing(system: System, limits: Limits, field: str) -> None:
+    """The field is named."""
+    wrong = await refusal(update(system, Settings(usage_limits=limits)))
+    asked = workspace_service_pb2.GetWorkspaceRequest(workspace_id="demo")
+
+    assert wrong.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field in (wrong.details() or "")
+    assert not (await system.workspaces.GetWorkspace(asked)).workspace.HasField("update_time")
+
+
+async def test_what_has_been_kept_long_enough_is_forgotten(database: str) -> None:
+    """Which provider has a turn, and what was used; the next router looks when it starts."""
+    async with running("red") as system:
+        await system.caller.run("hello", turn_id="t")
+        await rows(system, until=1)
+        keep = {"turn_keep_seconds": 1e-6, "usage_keep_seconds": 1e-6, "state_dir": system.directory}
+        async with running("blue", workspaces=system.caller.workspaces, **keep) as brief, asyncio.timeout(BOUND):
+            while await rows(brief):
+                await asyncio.sleep(0.02)
+        store = Store(Database(database or f"sqlite+aiosqlite:///{system.directory}/router.db"))
+        known = await store.turn("demo", "t")
+        await store._database.close()
+        watched = await system.caller.watch("t")
+
+    assert known is None
+    assert watched[-1].HasField("turn_completed")
 
 
 async def test_a_database_that_is_gone_is_said(system: System, postgres: Any, database: str) -> None:

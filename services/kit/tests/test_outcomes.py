@@ -162,7 +162,7 @@ async def test_only_the_router_reads_outcomes(tmp_path: Path) -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{caller.service.server.port}") as channel:
             stub = outcome_service_pb2_grpc.OutcomeServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.WatchOutcomes(outcome_service_pb2.WatchOutcomesRequest()).read()
+                await stub.WatchOutcomes(outcome_service_pb2.WatchOutcomesRequest(), timeout=BOUND).read()
 
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
