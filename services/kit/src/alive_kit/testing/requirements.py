@@ -8,6 +8,7 @@ Test = TypeVar("Test", bound=Callable[..., object])
 REQUIREMENTS = {
     "turn:stream": "A turn streams started, items with deltas, usage and one terminal, numbered without gaps.",
     "turn:usage": "Usage counts this turn's tokens, cached and reasoning tokens included, and no earlier turn's.",
+    "turn:outcome": "Each turn that ended has one outcome with its usage and model, ephemeral and failed ones too.",
     "turn:parallel": "Turns of different sessions run at the same time, in a workspace that is new too.",
     "turn:raw": "With include_raw every event of the vendor's carries the vendor's JSON; without it none does.",
     "turn:validate-only": "validate_only checks a request, starts nothing and sends no event.",
