@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test bench attack demo up doctor images units certs workspace clean
+.PHONY: help install services generate fidelity lock check test bench attack demo up doctor images units certs workspace token clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ certs: services ## Make certificates for development: make certs [DIR=build/cert
 
 workspace: services ## Make a workspace: make workspace NAME=site.example
 	@$(VENVS)/stack/bin/alive-stack workspace $(NAME)
+
+token: services ## Make a caller's bearer token: make token NAME=backend OWNER=acme [WORKSPACES='acme.*']
+	@$(VENVS)/router/bin/python -m alive_router token $(NAME) --owner $(OWNER) $(if $(WORKSPACES),--workspaces '$(WORKSPACES)')
 
 test: check services $(VENVS)/.docker ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)

@@ -1,70 +1,157 @@
-"""The store: its migrations make exactly the tables the code uses, and take them away again."""
+"""The store, on each database: its migrations make exactly the tables the code uses, and take them away again."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from alive.agent.v1 import workspace_service_pb2
-from alive_router.store import METADATA, Store, TurnRow, migrate
+from alive.agent.v1 import options_pb2, workspace_service_pb2
+from alive_kit.errors import StoreUnavailable
+from alive_kit.testing.postgres import Postgres
+from alive_router.database import Database
+from alive_router.store import Store, TurnRow
+from alive_router.tables import METADATA
+
+Settings = workspace_service_pb2.WorkspaceSettings
 
 
-def url(path: Path) -> str:
-    """Return the URL of a store in a directory."""
-    return f"sqlite+aiosqlite:///{path}/router.db"
+def differences(connection: sa.Connection) -> list[object]:
+    """Return what is different between the tables and the code."""
+    return list(compare_metadata(MigrationContext.configure(connection), METADATA))
 
 
-def test_the_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
+def tables(connection: sa.Connection) -> list[str]:
+    """Return the names of the tables."""
+    return sa.inspect(connection).get_table_names()
+
+
+async def migrated(url: str) -> Database:
+    """Return a database whose tables are up to date."""
+    database = Database(url)
+    await database.migrate()
+    return database
+
+
+async def test_the_migrations_make_the_tables_of_the_code(url: str) -> None:
     """Neither more nor less."""
-    migrate(url(tmp_path))
-    engine = sa.create_engine(f"sqlite:///{tmp_path}/router.db")
-    with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), METADATA)
-    engine.dispose()
+    database = await migrated(url)
+    async with database.reading() as connection:
+        found = await connection.run_sync(differences)
+    await database.close()
 
-    assert differences == []
-
-
-def test_the_migrations_go_down_and_up_again(tmp_path: Path) -> None:
-    """Nothing but Alembic's own table is left below."""
-    migrate(url(tmp_path))
-    migrate(url(tmp_path), "base")
-    engine = sa.create_engine(f"sqlite:///{tmp_path}/router.db")
-    tables = sa.inspect(engine).get_table_names()
-    engine.dispose()
-    migrate(url(tmp_path))
-
-    assert tables == ["alembic_version"]
+    assert found == []
 
 
-async def test_a_turn_is_kept_once_and_forgotten_with_its_session(tmp_path: Path) -> None:
+async def test_the_migrations_go_down_and_up_again(url: str) -> None:
+    """Nothing but Alembic's own table is left below; twice up is once up."""
+    database = await migrated(url)
+    await database.migrate("base")
+    async with database.reading() as connection:
+        left = await connection.run_sync(tables)
+    await database.migrate()
+    await database.migrate()
+    async with database.reading() as connection:
+        found = await connection.run_sync(differences)
+    await database.close()
+
+    assert left == ["alembic_version"]
+    assert found == []
+
+
+async def test_routers_that_start_together_migrate_once(postgres: Postgres) -> None:
+    """On one database, each with connections of its own."""
+    databases = [Database(url) for url in [postgres.new_database()] for _ in range(4)]
+    await asyncio.gather(*(database.migrate() for database in databases))
+    async with databases[0].reading() as connection:
+        found = await connection.run_sync(differences)
+    await asyncio.gather(*(database.close() for database in databases))
+
+    assert found == []
+
+
+async def test_a_turn_is_kept_once_and_forgotten_with_its_session(url: str) -> None:
     """As when a provider refuses it."""
-    store = await Store.open(url(tmp_path))
-    turn = TurnRow(workspace_id="demo", turn_id="t", session_id="s", provider_id="red")
-    first = await store.add_turn(turn, opens_session=True)
-    second = await store.add_turn(turn, opens_session=True)
+    database = await migrated(url)
+    store = Store(database)
+    turn = TurnRow(workspace_id="demo", turn_id="t", session_id="s", provider_id="red", owner_id="acme")
+    added = await asyncio.gather(*(store.add_turn(turn, opens_session=True) for _ in range(8)))
     kept = await store.turn("demo", "t"), await store.provider_of_session("demo", "s")
     await store.forget_turn(turn, opens_session=True)
     gone = await store.turn("demo", "t"), await store.provider_of_session("demo", "s")
-    await store.close()
+    await database.close()
 
-    assert (first, second) == (True, False)
+    assert sorted(added) == [False] * 7 + [True]
     assert kept == (turn, "red")
     assert gone == (None, "")
 
 
-async def test_settings_are_kept_as_they_were_given(tmp_path: Path) -> None:
+async def test_settings_are_kept_as_they_were_given(url: str) -> None:
     """Over a restart of the store; a workspace without settings has none."""
-    settings = workspace_service_pb2.WorkspaceSettings(provider_id="red", project_instructions=False)
-    store = await Store.open(url(tmp_path))
-    await store.set_workspace("demo", settings)
-    await store.close()
-    again = await Store.open(url(tmp_path))
-    kept, other = await again.workspace("demo"), await again.workspace("other")
+    settings = Settings(provider_id="red", project_instructions=False)
+    database = await migrated(url)
+    await Store(database).change_workspace("demo", lambda _: settings)
+    await database.close()
+    again = await migrated(url)
+    kept, other = await Store(again).workspace("demo"), await Store(again).workspace("other")
     await again.close()
 
     assert kept.settings == settings
     assert kept.HasField("update_time")
-    assert other.settings == workspace_service_pb2.WorkspaceSettings()
+    assert other.settings == Settings()
     assert not other.HasField("update_time")
+
+
+async def test_changes_at_the_same_time_do_not_undo_each_other(url: str) -> None:
+    """Of two routers, forty of them; one that fails changes nothing."""
+    databases = [await migrated(url), Database(url)]
+    stores = [Store(database) for database in databases]
+
+    def adding(number: int) -> object:
+        def change(settings: Settings) -> Settings:
+            settings.mcp_servers.add(name=f"server-{number}")
+            return settings
+
+        return change
+
+    def failing(_: Settings) -> Settings:
+        raise LookupError
+
+    await asyncio.gather(*(stores[number % 2].change_workspace("demo", adding(number)) for number in range(40)))
+    for workspace_id in ("demo", "new"):
+        with pytest.raises(LookupError):
+            await stores[0].change_workspace(workspace_id, failing)
+    kept, new = await stores[1].workspace("demo"), await stores[1].workspace("new")
+    await asyncio.gather(*(database.close() for database in databases))
+
+    assert {server.name for server in kept.settings.mcp_servers} == {f"server-{number}" for number in range(40)}
+    assert not new.HasField("update_time")
+
+
+async def test_a_database_that_is_gone_is_unavailable_and_used_again(postgres: Postgres) -> None:
+    """The server is ended under the router's connections; calls fail until it is back, and then do not."""
+    database = await migrated(postgres.new_database())
+    store = Store(database)
+    await store.change_workspace("demo", lambda _: Settings(agent=options_pb2.AgentOptions(model="m")))
+    postgres.stop()
+    try:
+        for call in (store.workspace("demo"), store.change_workspace("demo", lambda settings: settings)):
+            with pytest.raises(StoreUnavailable):
+                await call
+    finally:
+        postgres.start()
+    kept = await store.workspace("demo")
+    await database.close()
+
+    assert kept.settings.agent.model == "m"
+
+
+async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    """A directory in its place; a server that is not there."""
+    for url in (f"sqlite+aiosqlite:///{tmp_path}", f"postgresql+asyncpg://alive@/none?host={tmp_path}"):
+        database = Database(url)
+        with pytest.raises(StoreUnavailable):
+            await database.migrate()
+        await database.close()

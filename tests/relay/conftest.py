@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from alive.agent.v1 import workspace_service_pb2_grpc
 from alive_kit.testing.fakes import FakeProvider
 from alive_kit.testing.harness import Caller, calling, serving
+from alive_kit.testing.postgres import NoPostgres, Postgres, running_postgres
 from alive_router.service import RouterService
 from alive_router.settings import RouterSettings
 
@@ -28,6 +29,31 @@ class System:
     """Call the providers directly."""
     directory: Path
     router: RouterService
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Return a PostgreSQL server; skip where there is none."""
+    try:
+        with running_postgres() as server:
+            yield server
+    except NoPostgres as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], autouse=True)
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Have every router of a test keep what it knows in an empty database, of each kind; return its URL."""
+    DATABASE["url"] = ""
+    if request.param == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        DATABASE["url"] = server.new_database()
+    yield DATABASE["url"]
+    DATABASE["url"] = ""
+
+
+DATABASE = {"url": ""}
+"""Where `running` has its routers keep what they know; empty for a file in their state directory."""
 
 
 @pytest.fixture
@@ -54,8 +80,13 @@ async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterat
             endpoints[name] = f"unix:{home}/agent.sock"
         if absent:
             endpoints[absent] = f"unix:{directory}/absent.sock"
-        values = {"listen": f"unix:{directory}/router.sock", "providers": endpoints, "workspaces": workspaces}
-        router = await RouterService.create(RouterSettings(**{**values, "state_dir": directory, **settings}))
+        values: dict[str, Any] = {
+            "listen": f"unix:{directory}/router.sock",
+            "providers": endpoints,
+            "workspaces": workspaces,
+        }
+        values |= {"state_dir": directory, "database_url": DATABASE["url"], **settings}
+        router = await RouterService.create(RouterSettings(**values))
         await router.start()
         exits.push_async_callback(router.stop, 0.0)
         caller = await exits.enter_async_context(calling(str(values["listen"]), workspaces))
@@ -68,3 +99,9 @@ async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterat
             directory=directory,
             router=router,
         )
+
+
+def beside(system: System) -> "contextlib.AbstractAsyncContextManager[System]":
+    """Run a second router in front of a system's providers, on the same database."""
+    endpoints = {name: f"unix:{system.directory}/{name}/agent.sock" for name in system.providers}
+    return running(providers=endpoints, workspaces=system.caller.workspaces, state_dir=system.directory)

@@ -39,7 +39,7 @@ async def run_as(certificates: Path, holder: str, authority: str, port: int) -> 
     return [str(event.WhichOneof("kind")) for event in events]
 
 
-async def test_only_whom_an_authority_vouches_for_is_let_in(tmp_path: Path) -> None:
+async def test_only_whom_an_authority_vouches_for_is_let_in(tmp_path: Path, database: str) -> None:
     """A caller at the router, the router at the provider; then with new certificates, without a restart."""
     certificates = tmp_path / "certificates"
     make_certificates(certificates, {"fake": 0})
@@ -52,6 +52,7 @@ async def test_only_whom_an_authority_vouches_for_is_let_in(tmp_path: Path) -> N
             providers={"fake": f"localhost:{port}"},
             workspaces=tmp_path / "workspaces",
             state_dir=tmp_path,
+            database_url=database,
             tls_providers_ca_file=certificates / "providers-ca.pem",
             **shown(certificates, "router", "callers"),
         )

@@ -14,9 +14,11 @@ from alive_kit.servicer import RESOLVED_KEY, SESSIONS_ON_PAGE
 from alive_kit.sessions import session_cursor, session_token
 from alive_kit.validation import check_ids, check_page, check_start_turn
 from alive_kit.workspaces import Workspaces
+from alive_router.audience import EVERYBODY
 from alive_router.policy import Policy
 from alive_router.providers import ProviderLink, ProviderLinks
 from alive_router.relay import Refused, failure_of, forwarded, relay
+from alive_router.standing import Standing
 from alive_router.store import Store, TurnRow
 
 _UNARY_SECONDS = 30.0
@@ -35,11 +37,14 @@ OfSession: TypeAlias = (
 class AgentServicer:
     """AgentService in front of every provider."""
 
-    def __init__(self, policy: Policy, links: ProviderLinks, store: Store, workspaces: Workspaces) -> None:
+    def __init__(
+        self, *, policy: Policy, links: ProviderLinks, store: Store, workspaces: Workspaces, standing: Standing
+    ) -> None:
         self._policy = policy
         self._links = links
         self._store = store
         self._workspaces = workspaces
+        self._standing = standing
         self.is_draining = False
 
     async def StartTurn(self, request: agent_service_pb2.StartTurnRequest, context: Context) -> None:
@@ -49,14 +54,15 @@ class AgentServicer:
         known = await self._store.turn(request.workspace_id, request.turn_id) if request.turn_id else None
         if self.is_draining and known is None:
             raise ShuttingDown
-        turn, resolved = await self._resolve(request, known)
+        owner_id = self._standing.owner(context)
+        turn, resolved = await self._resolve(request, known, owner_id)
         await self._links[turn.provider_id].connect()
         opens_session = not request.session_id and not request.ephemeral
         may_be_new = known is None and not request.validate_only
         is_new = may_be_new and await self._store.add_turn(turn, opens_session=opens_session)
         if may_be_new and not is_new:  # The same call came twice at the same time; the other one was first.
             known = await self._store.turn(turn.workspace_id, turn.turn_id)
-            turn, resolved = await self._resolve(request, known)
+            turn, resolved = await self._resolve(request, known, owner_id)
         link = self._links[turn.provider_id]
         metadata = [*forwarded(context.invocation_metadata()), (RESOLVED_KEY, resolved.SerializeToString())]
         try:
@@ -116,8 +122,9 @@ class AgentServicer:
     async def ResolveApproval(
         self, request: approval_pb2.ResolveApprovalRequest, context: Context
     ) -> approval_pb2.ResolveApprovalResponse:
-        """Answer an approval at the provider that has its turn."""
+        """Answer an approval at the provider that has its turn; for its owner only."""
         link = await self._with_turn(request.workspace_id, request.turn_id)
+        self._standing.check_owner(context, await self._store.turn(request.workspace_id, request.turn_id))
         return await self._ask(link, link.stub.ResolveApproval, request, context)
 
     async def ReadItemContent(self, request: agent_service_pb2.ReadItemContentRequest, context: Context) -> None:
@@ -184,22 +191,25 @@ class AgentServicer:
         return await self._ask(link, link.stub.ListItems, request, context)
 
     async def GetProviderInfo(
-        self, request: agent_service_pb2.GetProviderInfoRequest, _context: Context
+        self, request: agent_service_pb2.GetProviderInfoRequest, context: Context
     ) -> agent_service_pb2.GetProviderInfoResponse:
         """Describe a provider: the one named, or the workspace's, or the default."""
-        of_workspace = ""
+        of_workspace, audience = "", EVERYBODY
         if request.workspace_id:
             self._workspaces.find(request.workspace_id)
             of_workspace = (await self._store.workspace(request.workspace_id)).settings.provider_id
-        provider_id = self._policy.choose(requested=request.provider_id, of_workspace=of_workspace)
+            audience = await self._standing.audience(request.workspace_id, self._standing.owner(context))
+        if request.provider_id:  # It may be looked at, whoever may use it.
+            audience = EVERYBODY
+        provider_id = self._policy.choose(requested=request.provider_id, of_workspace=of_workspace, audience=audience)
         return agent_service_pb2.GetProviderInfoResponse(provider=await self._links[provider_id].info())
 
     async def _resolve(
-        self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None
+        self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None, owner_id: str
     ) -> tuple[TurnRow, resolved_pb2.ResolvedTurn]:
         """Return which provider has or gets the turn, and what that provider is told."""
         workspace = await self._store.workspace(request.workspace_id)
-        resolved = resolved_pb2.ResolvedTurn(settings=workspace.settings, attempt=1)
+        resolved = resolved_pb2.ResolvedTurn(settings=workspace.settings, attempt=1, owner_id=owner_id)
         if known:
             resolved.session_id = known.session_id
             return known, resolved
@@ -208,6 +218,8 @@ class AgentServicer:
             of_session = await self._store.provider_of_session(request.workspace_id, request.session_id)
             if not of_session:
                 raise SessionNotFound(request.session_id)
+        resolved.notices.extend(await self._standing.check_quota(workspace))
+        audience = await self._standing.audience(request.workspace_id, owner_id)
         resolved.turn_id = request.turn_id or f"turn-{uuid.uuid4()}"
         resolved.session_id = request.session_id or f"session-{uuid.uuid4()}"
         turn = TurnRow(
@@ -215,9 +227,15 @@ class AgentServicer:
             turn_id=resolved.turn_id,
             session_id=resolved.session_id,
             provider_id=self._policy.choose(
-                requested=request.provider_id, of_session=of_session, of_workspace=workspace.settings.provider_id
+                requested=request.provider_id,
+                of_session=of_session,
+                of_workspace=workspace.settings.provider_id,
+                audience=audience,
             ),
+            owner_id=owner_id,
         )
+        if not (request.provider_id or of_session):
+            resolved.notices.extend(audience.fallback(workspace.settings.provider_id, turn.provider_id))
         return turn, resolved
 
     async def _with_turn(self, workspace_id: str, turn_id: str) -> ProviderLink:

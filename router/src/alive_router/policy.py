@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from alive_kit.errors import OptionUnsupported, ProviderDisabled, ProviderNotChosen, ProviderNotFound
+from alive_kit.errors import (
+    OptionUnsupported,
+    ProviderDisabled,
+    ProviderNotChosen,
+    ProviderNotFound,
+    ProviderNotRolledOut,
+)
+from alive_router.audience import EVERYBODY, Audience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,35 +21,44 @@ class Policy:
     disabled: frozenset[str] = field(default_factory=frozenset)
     default: str = ""
 
-    def choose(self, *, requested: str = "", of_session: str = "", of_workspace: str = "") -> str:
+    def choose(
+        self, *, requested: str = "", of_session: str = "", of_workspace: str = "", audience: Audience = EVERYBODY
+    ) -> str:
         """Return the provider that answers: the one requested, else the session's, the workspace's, the default.
+
+        Where rollouts prefer one it comes before the default; where they bar the workspace's, that is as if not named.
 
         Raises:
             ProviderNotFound: it is not configured.
             ProviderDisabled: it is switched off.
             ProviderNotChosen: nothing names one.
+            ProviderNotRolledOut: the workspace may not use it.
             OptionUnsupported: the session belongs to another provider than the one requested.
         """
-        provider_id = requested or of_session or of_workspace or self.default
+        still_open = "" if of_workspace in audience.barred else of_workspace
+        provider_id = requested or of_session or still_open or audience.preferred or self.default
         if not provider_id:
             raise ProviderNotChosen
-        self.check(provider_id)
+        self.check(provider_id, audience=audience)
         if of_session and provider_id != of_session:
             why = f"the session belongs to {of_session!r}, and sessions do not move yet: open a new one"
             raise OptionUnsupported(provider_id, "provider_id", why)
         return provider_id
 
-    def check(self, provider_id: str, *, name: str = "provider_id") -> None:
-        """Refuse a provider that is not configured or switched off; the name is the request's field.
+    def check(self, provider_id: str, *, name: str = "provider_id", audience: Audience = EVERYBODY) -> None:
+        """Refuse a provider that is not configured, switched off or not rolled out; the name is the request's field.
 
         Raises:
             ProviderNotFound: it is not configured.
             ProviderDisabled: it is switched off.
+            ProviderNotRolledOut: the workspace may not use it.
         """
         if provider_id not in self.endpoints:
             raise ProviderNotFound(provider_id, self.endpoints, field=name)
         if provider_id in self.disabled:
             raise ProviderDisabled(provider_id)
+        if provider_id in audience.barred:
+            raise ProviderNotRolledOut(provider_id)
 
     @property
     def enabled(self) -> list[str]:

@@ -1,12 +1,12 @@
 """The router's connections to the providers."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
 
-from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, provider_pb2
+from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, outcome_service_pb2_grpc, provider_pb2
 from alive_kit.errors import ProviderNotFound, ProviderNotReady
 from alive_kit.tls import TlsFiles, channel_credentials
 
@@ -52,6 +52,13 @@ class ProviderLink:
     def stub(self) -> "agent_service_pb2_grpc.AgentServiceAsyncStub":
         """AgentService of the provider."""
         stub: agent_service_pb2_grpc.AgentServiceAsyncStub = agent_service_pb2_grpc.AgentServiceStub(self.channel)
+        return stub
+
+    @property
+    def outcomes(self) -> "outcome_service_pb2_grpc.OutcomeServiceAsyncStub":
+        """OutcomeService of the provider."""
+        stub: outcome_service_pb2_grpc.OutcomeServiceAsyncStub
+        stub = outcome_service_pb2_grpc.OutcomeServiceStub(self.channel)
         return stub
 
     def streaming(self, method: str) -> "grpc.aio.UnaryStreamMultiCallable[Any, Any]":
@@ -110,6 +117,9 @@ class ProviderLinks:
 
     def __init__(self, endpoints: Mapping[str, str], tls: TlsFiles | None = None) -> None:
         self._links = {name: ProviderLink(name, endpoint, tls) for name, endpoint in endpoints.items()}
+
+    def __iter__(self) -> Iterator[ProviderLink]:
+        return iter(self._links.values())
 
     def __getitem__(self, provider_id: str) -> ProviderLink:
         if provider_id not in self._links:  # It had the turn, and has left the configuration since.

@@ -1,5 +1,7 @@
 """The variables the router reads, with the prefix ``ALIVE_``."""
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
@@ -7,9 +9,13 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from alive.agent.v1 import workspace_service_pb2
 from alive_kit.settings import ListenSettings
-from alive_kit.tls import TlsFiles
+from alive_kit.tls import TlsFiles, is_open
 from alive_kit.validation import is_slug
+from alive_router.callers import CallersFile
+
+_FLAGS = {"": None, "true": True, "1": True, "false": False, "0": False}
 
 
 class RouterSettings(ListenSettings):
@@ -39,6 +45,19 @@ class RouterSettings(ListenSettings):
     database_url: str = ""
     """SQLAlchemy URL of the store; a SQLite file in ``state_dir`` without it."""
 
+    callers_file: Path | None = None
+    """TOML file that says who may call (docs/security.md); without it whoever is on this host may do anything."""
+
+    rollout: Annotated[Mapping[str, int], NoDecode] = Field(default_factory=dict)
+    """For how many of a hundred workspaces a provider is, as ``id=percentage`` separated by commas; the others are for
+    all. ``ENABLE_<ID>_PROVIDER=false`` takes one from everybody. Both hold until UpdateRollout says otherwise."""
+
+    turn_keep_seconds: float = Field(default=90 * 86_400.0, gt=0)
+    """How long it is known which provider has a turn; afterwards every provider is asked."""
+
+    usage_keep_seconds: float = Field(default=400 * 86_400.0, gt=0)
+    """How long usage is kept: longer than providers keep outcomes, or turns would be booked twice."""
+
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -52,6 +71,13 @@ class RouterSettings(ListenSettings):
             return value
         return dict(_parse_provider(entry) for entry in _entries(value))
 
+    @field_validator("rollout", mode="before")
+    @classmethod
+    def _parse_rollout(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return dict(_parse_percentage(entry) for entry in _entries(value))
+
     @field_validator("disabled_providers", mode="before")
     @classmethod
     def _parse_disabled(cls, value: object) -> object:
@@ -61,10 +87,36 @@ class RouterSettings(ListenSettings):
     def _check_names(self) -> Self:
         if not self.providers:
             raise ValueError("ALIVE_PROVIDERS names no provider: write id=endpoint")
-        named = {*self.disabled_providers, *([self.default_provider] if self.default_provider else [])}
+        named = {*self.disabled_providers, *self.rollout, *filter(None, [self.default_provider])}
         if unknown := named - self.providers.keys():
             raise ValueError(f"ALIVE_PROVIDERS has no {', '.join(sorted(unknown))}")
+        if self.chosen_default in self.rollouts:
+            raise ValueError(f"{self.chosen_default} is the default provider, which is for everybody")
         return self
+
+    @model_validator(mode="after")
+    def _check_callers(self) -> Self:
+        if self.callers_file:
+            CallersFile.read(self.callers_file)
+        elif is_open(self.listen):
+            raise ValueError(f"ALIVE_LISTEN={self.listen} can be reached from other hosts: set ALIVE_CALLERS_FILE")
+        return self
+
+    @property
+    def rollouts(self) -> dict[str, workspace_service_pb2.Rollout]:
+        """To whom providers are rolled out until it is changed through WorkspaceService.
+
+        Raises:
+            ValueError: a flag is neither true nor false.
+        """
+        flags = {provider_id: _flag(provider_id) for provider_id in self.providers}
+        return {
+            provider_id: workspace_service_pb2.Rollout(
+                provider_id=provider_id, enabled=flag is not False, percentage=self.rollout.get(provider_id, 100)
+            )
+            for provider_id, flag in flags.items()
+            if flag is False or provider_id in self.rollout
+        }
 
     @property
     def chosen_default(self) -> str:
@@ -86,6 +138,22 @@ class RouterSettings(ListenSettings):
 
 def _entries(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _flag(provider_id: str) -> bool | None:
+    """Return what ``ENABLE_<ID>_PROVIDER`` says of a provider; None when it is not set."""
+    name = f"ENABLE_{re.sub('[^a-z0-9]', '_', provider_id).upper()}_PROVIDER"
+    value = os.environ.get(name, "").lower()
+    if value not in _FLAGS:
+        raise ValueError(f"{name} is neither true nor false")
+    return _FLAGS[value]
+
+
+def _parse_percentage(entry: str) -> tuple[str, int]:
+    provider_id, _, percentage = entry.partition("=")
+    if not percentage.isdecimal() or int(percentage) > 100:
+        raise ValueError(f"{entry!r} is not id=percentage, from 0 to 100")
+    return provider_id, int(percentage)
 
 
 def _parse_provider(entry: str) -> tuple[str, str]:

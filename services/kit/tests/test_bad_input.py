@@ -6,7 +6,9 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from alive.agent.v1 import outcome_service_pb2, outcome_service_pb2_grpc, provider_pb2
+from alive.agent.v1 import options_pb2, outcome_service_pb2, outcome_service_pb2_grpc, provider_pb2
+from alive_kit import server as servers
+from alive_kit.rpc import handler_of
 from alive_kit.testing.bad_input import BAD, lay_traps, unpack, violations
 from alive_kit.testing.fakes import FakeProvider
 from alive_kit.testing.harness import serving
@@ -77,10 +79,15 @@ async def test_an_unready_provider_starts_nothing(directory: Path) -> None:
 
 async def test_a_call_that_is_not_offered_says_so(directory: Path) -> None:
     """UNIMPLEMENTED with a sentence, not an empty status."""
-    async with serving(FakeProvider(), directory) as caller:
-        outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(caller.channel)
+    address, service = f"unix:{directory}/bare.sock", outcome_service_pb2.DESCRIPTOR.services_by_name["OutcomeService"]
+    server = servers.Server(address)
+    server.add(service, handler_of(service, None))
+    await server.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        outcomes = outcome_service_pb2_grpc.OutcomeServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await outcomes.WatchOutcomes(outcome_service_pb2.WatchOutcomesRequest()).read()
+    await server.stop(0)
 
     assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert error_info(refusal.value) == ("CALL_UNSUPPORTED", "")

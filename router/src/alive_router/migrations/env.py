@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from alive_router.store import METADATA
+from alive_router.tables import METADATA
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=METADATA, render_as_batch=True)
 

@@ -19,6 +19,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("permissions.tools", "a tool of an MCP server that is not allowed is offered to the model, then refused"),
     unsupported("permissions.extra_directories", "an agent has its own workspace only"),
     supported("permissions.web_search"),
+    limited("agent.model", "others than those listed here are passed on: the vendor decides"),
     limited("agent.effort", "refused for models that are not listed here"),
     supported("agent.system_prompt.append"),
     supported("agent.system_prompt.replace"),

@@ -24,6 +24,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("permissions.tools", "tools that run commands and change files can only be named together"),
     unsupported("permissions.extra_directories", "an agent has its own workspace only"),
     supported("permissions.web_search"),
+    limited("agent.model", "others than those listed here are passed on: the vendor decides"),
     limited("agent.effort", "refused for models that are not listed here"),
     limited("agent.system_prompt.append", "cannot change in a resumed session: the vendor keeps the first"),
     supported("agent.system_prompt.replace"),

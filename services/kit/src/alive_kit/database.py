@@ -8,9 +8,10 @@ power; then the newest events may be gone, never the order.
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE sessions (
     workspace_id TEXT NOT NULL,
     session_id TEXT NOT NULL,
@@ -72,7 +73,24 @@ CREATE TABLE contents (
 ) WITHOUT ROWID;
 """
 
-_VERSION = 1
+_OUTCOMES = """
+CREATE TABLE begun (
+    workspace_id TEXT NOT NULL,
+    turn_id TEXT NOT NULL,
+    outcome BLOB NOT NULL,
+    PRIMARY KEY (workspace_id, turn_id)
+) WITHOUT ROWID;
+CREATE TABLE outcomes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    end_time INTEGER NOT NULL,
+    outcome BLOB NOT NULL
+);
+CREATE TABLE outbox (epoch TEXT NOT NULL);
+INSERT INTO outbox VALUES (lower(hex(randomblob(8))));
+"""
+
+_STEPS = (_FIRST, _OUTCOMES)
+"""What each version of the schema adds to the one before."""
 
 _CHECKPOINT_SECONDS = 2.0
 _CHECKPOINT_PAGES = 20_000
@@ -107,11 +125,24 @@ def _open(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA foreign_keys = ON")
     database.execute("PRAGMA secure_delete = ON")
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > _VERSION:
+    if version > len(_STEPS):
         raise Unusable(f"{path} was written by a newer release (version {version}): use that one, or another state")
-    if version == 0:
-        database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    for number, step in enumerate(_STEPS[version:], version + 1):
+        database.executescript(f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;")
     return database
+
+
+@contextlib.contextmanager
+def together(database: sqlite3.Connection) -> Iterator[None]:
+    """Have everything be kept that is written in a block, or nothing when it fails.
+
+    Raises:
+        sqlite3.Error: it cannot be kept.
+    """
+    with contextlib.suppress(sqlite3.Error):  # Then what is written says so, each by itself.
+        database.execute("BEGIN")
+    with database:
+        yield
 
 
 async def keep_checkpointing(path: Path) -> None:

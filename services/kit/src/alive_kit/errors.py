@@ -18,9 +18,15 @@ AgentError                 the gRPC status it becomes
   OptionUnsupported        UNIMPLEMENTED
   CallUnsupported          UNIMPLEMENTED
   SeqOutOfRange            OUT_OF_RANGE
+  CursorOutOfRange         OUT_OF_RANGE
   ReaderTooSlow            RESOURCE_EXHAUSTED
   StreamLost               UNAVAILABLE
   ShuttingDown             UNAVAILABLE, with RetryInfo
+  StoreUnavailable         UNAVAILABLE, with RetryInfo
+  QuotaExhausted           RESOURCE_EXHAUSTED, with RetryInfo
+  ProviderNotRolledOut     FAILED_PRECONDITION
+  IdentityMissing          UNAUTHENTICATED
+  Forbidden                PERMISSION_DENIED
 StorageFailed              no status: the turn ends with a TurnFailed event
 TurnFailure                no status: the turn ends with a TurnFailed event
 """
@@ -286,6 +292,74 @@ class ShuttingDown(AgentError):
 
     def __init__(self) -> None:
         super().__init__("the service is going down: try again soon", retry_after=timedelta(seconds=5))
+
+
+class CursorOutOfRange(AgentError):
+    """A reader of outcomes asks for what is no longer kept."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = error_pb2.STATUS_REASON_CURSOR_OUT_OF_RANGE
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(
+            f"after_cursor: {cursor!r} is older than what is kept, or of another store: leave it empty for the oldest",
+            field="after_cursor",
+        )
+
+
+class StoreUnavailable(AgentError):
+    """The router's database does not answer."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = error_pb2.STATUS_REASON_STORE_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__("the router's database does not answer: try again soon", retry_after=timedelta(seconds=1))
+
+
+class QuotaExhausted(AgentError):
+    """The workspace has used what its limits allow."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = error_pb2.STATUS_REASON_QUOTA_EXHAUSTED
+
+    def __init__(self, workspace_id: str, used: str, period: str, retry_after: timedelta) -> None:
+        super().__init__(
+            f"workspace {workspace_id!r} has used {used} this {period}: raise settings.usage_limits, or wait until the "
+            f"{period} is over",
+            retry_after=retry_after,
+            workspace_id=workspace_id,
+        )
+
+
+class ProviderNotRolledOut(AgentError):
+    """The workspace may not use the provider yet, or not any more."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = error_pb2.STATUS_REASON_PROVIDER_NOT_ROLLED_OUT
+
+    def __init__(self, provider_id: str) -> None:
+        super().__init__(
+            f"provider {provider_id!r} is not rolled out to this workspace: choose another, see ListProviders",
+            provider_id=provider_id,
+        )
+
+
+class IdentityMissing(AgentError):
+    """Nobody known calls."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+    reason = error_pb2.STATUS_REASON_IDENTITY_MISSING
+
+    def __init__(self) -> None:
+        super().__init__("no valid identity came with the call: show a bearer token in 'authorization'")
+
+
+class Forbidden(AgentError):
+    """Whoever calls may not do this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+    reason = error_pb2.STATUS_REASON_FORBIDDEN
 
 
 class ApprovalNotFound(AgentError):

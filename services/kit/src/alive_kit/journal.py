@@ -1,11 +1,13 @@
 """Keeps the events of turns beyond the death of the service."""
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from alive.agent.v1 import item_pb2
+from alive_kit.database import together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,24 @@ class Journal:
         """Drop the ended turns that began longer ago. Transcripts of sessions stay."""
         due = time.time_ns() - round(seconds * 1e9)
         self._database.execute("DELETE FROM turns WHERE has_ended AND create_time < ?", (due,))
+
+    def forget_beyond(self, size: int) -> None:
+        """Drop the oldest ended turns while the database uses more bytes. Transcripts of sessions stay."""
+        oldest = "DELETE FROM turns WHERE turn = (SELECT turn FROM turns WHERE has_ended ORDER BY turn LIMIT 1)"
+        while self._used() > size and self._database.execute(oldest).rowcount:
+            pass
+
+    def as_one(self) -> contextlib.AbstractContextManager[None]:
+        """Have everything be kept that is written in a block, or nothing."""
+        return together(self._database)
+
+    def _used(self) -> int:
+        """Return how many bytes of the file hold something."""
+        pages, free, size = (
+            int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
 
 
 def _kept(row: sqlite3.Row) -> KeptTurn:

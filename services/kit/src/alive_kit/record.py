@@ -1,27 +1,39 @@
-"""Writes down what one turn says: its events before they are shown, and its session's transcript."""
+"""Writes down what one turn says: its events before they are shown, its session's transcript, and its outcome."""
 
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from alive.agent.v1 import error_pb2, event_pb2, options_pb2
+from alive.agent.v1 import error_pb2, event_pb2, options_pb2, outcome_service_pb2
 from alive_kit.approvals import Approvals
 from alive_kit.errors import StorageFailed
 from alive_kit.fitting import fit, is_too_large
 from alive_kit.journal import Journal
+from alive_kit.outbox import Outbox
 from alive_kit.sessions import Session, Sessions
 
 _BREAKING = frozenset({error_pb2.FAILURE_REASON_SESSION_NOT_FOUND, error_pb2.FAILURE_REASON_SESSION_CORRUPT})
 
 
 class Record:
-    """What is kept of one turn. Of an ephemeral one: nothing."""
+    """What is kept of one turn. Of an ephemeral one: what it used."""
 
-    def __init__(self, journal: Journal, sessions: Sessions, session: Session, turn: int | None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        sessions: Sessions,
+        outbox: Outbox,
+        session: Session,
+        turn: int | None,
+        outcome: outcome_service_pb2.Outcome,
+    ) -> None:
         self._journal = journal
         self._sessions = sessions
+        self._outbox = outbox
         self._session = session
         self._turn = turn
+        self._outcome = outcome
+        outbox.note(outcome)
         self._retracted: set[str] = set()
 
     def approvals(
@@ -37,6 +49,7 @@ class Record:
             StorageFailed: it cannot be written.
         """
         item = event.item_completed.item if event.HasField("item_completed") else None
+        self._note(event)
         if event.HasField("item_retracted"):
             self._retracted.add(event.item_retracted.item_id)
         if self._turn is None:
@@ -64,6 +77,16 @@ class Record:
         """Keep the vendor's own id of the session, and of what was said last."""
         self._sessions.remember(self._session, native_session, native_mark)
 
+    @contextlib.contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Have the end of the turn be kept as one: its terminal event, its session's state, and its outcome.
+
+        Raises:
+            StorageFailed: it cannot be written.
+        """
+        with _storing(), self._journal.as_one():
+            yield
+
     def end(self, terminal: event_pb2.Event, model: str) -> None:
         """Take note of how the turn ended.
 
@@ -78,6 +101,18 @@ class Record:
             self._sessions.end_turn(self._session, model)
             if self._turn is not None:
                 self._journal.end(self._turn)
+            self._outbox.end(self._outcome, terminal)
+
+    def _note(self, event: event_pb2.Event) -> None:
+        """Keep what a turn has used so far: it is booked even when the service dies."""
+        if event.HasField("turn_started"):
+            self._outcome.model = event.turn_started.model
+        elif event.HasField("usage_updated"):
+            self._outcome.usage.CopyFrom(event.usage_updated.usage)
+        else:
+            return
+        with _storing():
+            self._outbox.note(self._outcome)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, usage_pb2
+from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, outcome_service_pb2, usage_pb2
 from alive_kit.event_log import EventLog
 from alive_kit.failures import turn_error
 from alive_kit.fitting import fit
 from alive_kit.frames import split
 from alive_kit.grammar import TERMINALS, Grammar
 from alive_kit.journal import Journal, KeptTurn
+from alive_kit.outbox import Outbox
 from alive_kit.sessions import Sessions
 
 logger = logging.getLogger(__name__)
@@ -33,21 +34,41 @@ class EndedTurn:
         yield self.log
 
 
-def end_crashed(journal: Journal, sessions: Sessions, provider_id: str) -> None:
-    """Complete the stream of every turn that was cut off: its open items, and then the terminal event."""
+def end_crashed(journal: Journal, sessions: Sessions, outbox: Outbox, provider_id: str) -> None:
+    """Complete every turn that was cut off: its open items, the terminal event, and its outcome."""
+    begun = {(outcome.workspace_id, outcome.turn_id): outcome for outcome in outbox.begun()}
     for kept in journal.running():
         logger.warning("a turn was cut off", extra={"workspace_id": kept.workspace_id, "turn_id": kept.turn_id})
-        frames = [frame for kept_frames in journal.frames(kept.turn) for frame in split(kept_frames)]
-        log = EventLog(keep=partial(journal.append, kept.turn), last_seq=len(frames))
-        for event in _ending(frames):
-            event.turn_id, event.session_id, event.provider_id = kept.turn_id, kept.session_id, provider_id
-            event.event_time.GetCurrentTime()
-            if event.HasField("item_completed"):
-                session = sessions.find(kept.workspace_id, kept.session_id)
-                sessions.add_item(session, kept.turn_id, event.item_completed.item)
-            log.append(event)
-        log.settle()
-        journal.end(kept.turn)
+        outcome = begun.pop((kept.workspace_id, kept.turn_id), None) or outcome_of(kept)
+        with journal.as_one():
+            outbox.end(outcome, _complete(kept, journal, sessions, provider_id))
+            journal.end(kept.turn)
+    for outcome in begun.values():  # Of ephemeral turns nothing else is kept.
+        with journal.as_one():
+            outbox.end(outcome, _crashed(outcome.usage))
+
+
+def outcome_of(kept: KeptTurn) -> outcome_service_pb2.Outcome:
+    """Return the outcome, so far, of a turn that an older release began."""
+    return outcome_service_pb2.Outcome(
+        workspace_id=kept.workspace_id, turn_id=kept.turn_id, session_id=kept.session_id, attempt=1
+    )
+
+
+def _complete(kept: KeptTurn, journal: Journal, sessions: Sessions, provider_id: str) -> event_pb2.Event:
+    """Complete the stream of a turn, and return its last event."""
+    frames = [frame for kept_frames in journal.frames(kept.turn) for frame in split(kept_frames)]
+    log = EventLog(keep=partial(journal.append, kept.turn), last_seq=len(frames))
+    event = event_pb2.Event()
+    for event in _ending(frames):
+        event.turn_id, event.session_id, event.provider_id = kept.turn_id, kept.session_id, provider_id
+        event.event_time.GetCurrentTime()
+        if event.HasField("item_completed"):
+            session = sessions.find(kept.workspace_id, kept.session_id)
+            sessions.add_item(session, kept.turn_id, event.item_completed.item)
+        log.append(event)
+    log.settle()
+    return event
 
 
 def _ending(frames: Iterable[bytes]) -> Iterator[event_pb2.Event]:
@@ -62,5 +83,9 @@ def _ending(frames: Iterable[bytes]) -> Iterator[event_pb2.Event]:
                 usage = event.usage_updated.usage
     for event in grammar.close_items(item_pb2.ITEM_STATUS_FAILED):
         yield from fit(event)
+    yield _crashed(usage)
+
+
+def _crashed(usage: usage_pb2.Usage) -> event_pb2.Event:
     error = turn_error(error_pb2.FAILURE_REASON_CRASHED)
-    yield event_pb2.Event(turn_failed=event_pb2.TurnFailed(error=error, usage=usage))
+    return event_pb2.Event(turn_failed=event_pb2.TurnFailed(error=error, usage=usage))

@@ -6,6 +6,7 @@ events are kept as the bytes that go out, and are not built again for each reade
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -22,35 +23,41 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Context], Awaitable[Message | None]]
 
 
+Admit = Callable[[str, Any, Context], None]
+"""Lets a call of a method pass, or raises an AgentError."""
+
+
 class InternalError(AgentError):
     """A defect of ours."""
 
 
-def handler_of(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+def handler_of(service: ServiceDescriptor, servicer: object, admit: Admit = lambda *_: None) -> grpc.GenericRpcHandler:
     """Return the handlers of a service; RPCs the servicer has no method for are refused as not offered."""
-    methods = {method.name: _method_handler(method, servicer) for method in service.methods}
+    methods = {method.name: _method_handler(method, servicer, admit) for method in service.methods}
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
-def _method_handler(method: MethodDescriptor, servicer: object) -> "grpc.RpcMethodHandler[Any, Any]":
+def _method_handler(method: MethodDescriptor, servicer: object, admit: Admit) -> "grpc.RpcMethodHandler[Any, Any]":
     behaviour: Method = getattr(servicer, method.name, None) or _not_offered(method.name)
+    guarded = _edge(behaviour, partial(admit, method.name))
     request_class = GetMessageClass(method.input_type)
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(
-            _edge(behaviour), request_deserializer=request_class.FromString, response_serializer=None
+            guarded, request_deserializer=request_class.FromString, response_serializer=None
         )
     return grpc.unary_unary_rpc_method_handler(
-        _edge(behaviour),
+        guarded,
         request_deserializer=request_class.FromString,
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
 
 
-def _edge(behaviour: Method) -> Method:
+def _edge(behaviour: Method, admit: Callable[[Any, Context], None]) -> Method:
     """Turn what a method raises into a status, so that no method deals with gRPC statuses itself."""
 
     async def guarded(request: Any, context: Context) -> Message | None:
         try:
+            admit(request, context)
             return await behaviour(request, context)
         except AgentError as error:
             await abort(context, error)

@@ -16,9 +16,12 @@ from alive_kit.database import Unusable, keep_checkpointing, open_database
 from alive_kit.default_tools import DefaultTools, ToolSettings
 from alive_kit.journal import Journal
 from alive_kit.mcp_launch import McpLaunch
+from alive_kit.outbox import Outbox
+from alive_kit.outcome_servicer import OutcomeServicer
 from alive_kit.provider import Provider
 from alive_kit.readiness import Readiness
 from alive_kit.recovery import end_crashed
+from alive_kit.retention import Retention
 from alive_kit.rpc import handler_of
 from alive_kit.server import Server, until_signalled
 from alive_kit.servicer import AgentServicer
@@ -50,6 +53,7 @@ class ProviderService:
         self._database = open_database(self._path)
         self._journal = Journal(self._database)
         self._sessions = Sessions(self._database, provider.provider_id)
+        self._outbox = Outbox(self._database, provider.provider_id)
         self._turns = TurnTable(
             provider=provider,
             workspaces=workspaces,
@@ -60,12 +64,19 @@ class ProviderService:
             tokens=tokens,
             journal=self._journal,
             sessions=self._sessions,
-            keep_seconds=settings.keep_seconds,
+            outbox=self._outbox,
+            retention=Retention(
+                journal=self._journal,
+                outbox=self._outbox,
+                seconds=settings.keep_seconds,
+                size=settings.keep_bytes,
+                outcome_seconds=settings.outcome_keep_seconds,
+            ),
         )
         self._readiness = Readiness(provider, self._show_readiness)
         servicer = AgentServicer(self._turns, self._sessions, workspaces, self._readiness)
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))
-        self.server.add(_OUTCOME_SERVICE, handler_of(_OUTCOME_SERVICE, None))  # Refuses by name, for now.
+        self.server.add(_OUTCOME_SERVICE, handler_of(_OUTCOME_SERVICE, OutcomeServicer(self._outbox)))
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -75,7 +86,7 @@ class ProviderService:
 
     async def start(self) -> None:
         """Serve; the provider is probed meanwhile, so that starting never waits for a CLI."""
-        end_crashed(self._journal, self._sessions, self.info.provider_id)
+        end_crashed(self._journal, self._sessions, self._outbox, self.info.provider_id)
         if self._authz:
             await self._authz.start()
         await self._show_readiness(provider_pb2.Readiness())
@@ -95,6 +106,7 @@ class ProviderService:
         for task in self._tasks:
             task.cancel()
         await self._turns.drain(grace=grace)
+        self._outbox.close()
         await self.server.stop(END_SECONDS)
         if self._authz:
             await self._authz.stop()

@@ -8,7 +8,7 @@ from alive_kit.readiness import Readiness
 from alive_kit.recovery import EndedTurn
 from alive_kit.rpc import Context
 from alive_kit.sessions import Sessions
-from alive_kit.tls import is_vouched_for
+from alive_kit.tls import is_from_router
 from alive_kit.turn import LiveTurn
 from alive_kit.turns import TurnTable
 from alive_kit.validation import check_ids, check_input, check_page
@@ -143,13 +143,9 @@ async def _stream(turn: LiveTurn | EndedTurn, after_seq: int, context: Context) 
 
 
 def _resolved(context: Context) -> resolved_pb2.ResolvedTurn:
-    """Return what the router decided; nothing when the call does not come from the router.
-
-    On a unix socket the permissions of the socket's directory are the router's identity, and over TCP its
-    certificate. Where there is neither the entry is ignored.
-    """
+    """Return what the router decided; nothing when the call does not come from the router."""
     resolved = resolved_pb2.ResolvedTurn()
-    if not context.peer().startswith("unix:") and not is_vouched_for(context):
+    if not is_from_router(context):
         return resolved
     for key, value in context.invocation_metadata() or ():
         if key == RESOLVED_KEY and isinstance(value, bytes):

@@ -82,6 +82,12 @@ class ServiceSettings(ListenSettings):
     keep_seconds: float = Field(default=30 * 86_400.0, gt=0)
     """How long the events of a turn are kept. Transcripts are kept until their session is deleted."""
 
+    keep_bytes: int = Field(default=8 << 30, gt=0)
+    """How large the service's database may grow before the events of the oldest turns are dropped."""
+
+    outcome_keep_seconds: float = Field(default=90 * 86_400.0, gt=0)
+    """How long what became of a turn is kept for the router to book it."""
+
     def bounds(self) -> Bounds:
         """Return the bounds that hold for turns."""
         return Bounds(

@@ -87,6 +87,15 @@ def is_vouched_for(context: "grpc.aio.ServicerContext[object, object]") -> bool:
     return context.auth_context().get("transport_security_type") == [b"ssl"]
 
 
+def is_from_router(context: "grpc.aio.ServicerContext[object, object]") -> bool:
+    """Whether a call that reached a provider came from the router.
+
+    On a unix socket the permissions of the socket's directory are the router's identity, and over TCP its
+    certificate. Where there is neither nobody is the router.
+    """
+    return context.peer().startswith("unix:") or is_vouched_for(context)
+
+
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     key, cert, authorities = files.read()
     return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=authorities)

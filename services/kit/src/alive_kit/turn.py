@@ -278,9 +278,10 @@ class LiveTurn:
         if self._tokens:
             self._tokens.revoke(self.spec.token)
         event = _terminal_event(terminal)
-        self._append(event, terminal=True)
         try:
-            self.record.end(event, self._model)
+            with self.record.as_one():
+                self._append(event, terminal=True)
+                self.record.end(event, self._model)
         except StorageFailed:
             logger.exception("the end of a turn cannot be kept", extra=self._names())
         self.ended.set()

@@ -11,7 +11,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, resolved_pb2, session_pb2
+from alive.agent.v1 import (
+    agent_service_pb2,
+    approval_pb2,
+    event_pb2,
+    outcome_service_pb2,
+    resolved_pb2,
+    session_pb2,
+)
 from alive_kit.apis import Apis
 from alive_kit.authz import TurnTokens
 from alive_kit.default_tools import DefaultTools
@@ -29,9 +36,11 @@ from alive_kit.inputs import check_files, read_instructions
 from alive_kit.journal import Journal
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.merge import merge
+from alive_kit.outbox import Outbox
 from alive_kit.provider import Provider, TurnSpec
 from alive_kit.record import Record
 from alive_kit.recovery import EndedTurn
+from alive_kit.retention import Retention
 from alive_kit.sessions import Session, Sessions
 from alive_kit.turn import Bounds, LiveTurn, shutting_down
 from alive_kit.validation import check_start_turn
@@ -44,9 +53,6 @@ EARLY_INTERRUPT_SECONDS = 15.0
 
 KEPT_BYTES = 64 << 20
 """Events of ended turns that are kept in memory, all turns together."""
-
-_FORGET_SECONDS = 3600.0
-"""How often turns are dropped that have been kept long enough."""
 
 TurnKey = tuple[str, str]
 
@@ -64,14 +70,13 @@ class TurnTable:
     tokens: TurnTokens | None
     journal: Journal
     sessions: Sessions
-    keep_seconds: float
-    """How long the events of an ended turn are kept."""
+    outbox: Outbox
+    retention: Retention
 
     _turns: dict[TurnKey, LiveTurn] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _cleaning: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _early: dict[TurnKey, tuple[float, str]] = field(default_factory=dict)
-    _forget_due: float = 0.0
     _draining: bool = False
 
     def start(
@@ -257,7 +262,7 @@ class TurnTable:
         self.sessions.begin_turn(session, request.turn_id, text, request.agent.system_prompt.append)
         turn = LiveTurn(
             spec=spec,
-            record=Record(self.journal, self.sessions, session, number),
+            record=Record(self.journal, self.sessions, self.outbox, session, number, _outcome(request, resolved)),
             provider_id=self.provider.provider_id,
             bounds=self.bounds,
             fingerprint=fingerprint,
@@ -307,9 +312,7 @@ class TurnTable:
     def _forget_old(self) -> None:
         """Forget the oldest ended turns until there is room, and interrupts whose turn never came."""
         now = asyncio.get_running_loop().time()
-        if now >= self._forget_due:
-            self.journal.forget_older(self.keep_seconds)
-            self._forget_due = now + _FORGET_SECONDS
+        self.retention.apply()
         kept = sum(turn.log.size for turn in self._turns.values())
         for key, turn in list(self._turns.items()):
             if kept <= KEPT_BYTES:
@@ -318,3 +321,18 @@ class TurnTable:
                 kept -= turn.log.size
                 del self._turns[key]
         self._early = {key: early for key, early in self._early.items() if early[0] > now}
+
+
+def _outcome(
+    request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn
+) -> outcome_service_pb2.Outcome:
+    """Return what is known of a turn when it begins."""
+    outcome = outcome_service_pb2.Outcome(
+        workspace_id=request.workspace_id,
+        turn_id=request.turn_id,
+        session_id=request.session_id,
+        attempt=resolved.attempt or 1,
+        owner_id=resolved.owner_id,
+    )
+    outcome.start_time.GetCurrentTime()
+    return outcome

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from alive.agent.v1 import agent_service_pb2, options_pb2, session_pb2, workspace_service_pb2
 from alive_kit.errors import InvalidField
@@ -24,6 +25,12 @@ IMAGE_BYTES = 5 << 20
 
 TEXT_BYTES = 4 << 20
 """The longest text part that is accepted."""
+
+LISTED = 1000
+"""Workspaces or owners that a rollout lists at most."""
+
+_EARLIEST, _LATEST = 0, 253_402_300_800
+"""Seconds since 1970, up to the year 10000."""
 
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -55,6 +62,33 @@ def check_update_workspace(request: workspace_service_pb2.UpdateWorkspaceRequest
         InvalidField: names every field that is wrong.
     """
     _refuse(_update_workspace(request))
+
+
+def check_get_usage(request: workspace_service_pb2.GetUsageRequest) -> None:
+    """Refuse a malformed GetUsage.
+
+    Raises:
+        InvalidField: names every field that is wrong.
+    """
+    _refuse(_get_usage(request))
+
+
+def check_update_rollout(request: workspace_service_pb2.UpdateRolloutRequest) -> None:
+    """Refuse a malformed UpdateRollout.
+
+    Raises:
+        InvalidField: names every field that is wrong.
+    """
+    _refuse(_update_rollout(request))
+
+
+def check_provider_id(value: str) -> None:
+    """Refuse what cannot be a provider's id; empty is none.
+
+    Raises:
+        InvalidField: it is malformed.
+    """
+    _refuse(_provider_id("provider_id", value))
 
 
 def check_ids(request: Message) -> None:
@@ -148,10 +182,47 @@ def _update_workspace(request: workspace_service_pb2.UpdateWorkspaceRequest) -> 
     for index, provider_id in enumerate(settings.failover.provider_ids):
         if not is_slug(provider_id):
             yield (f"settings.failover.provider_ids[{index}]", f"{provider_id!r} is not a provider's id")
+    for name in ("soft_tokens", "hard_tokens", "soft_micro_usd", "hard_micro_usd"):
+        if settings.usage_limits.HasField(name) and not getattr(settings.usage_limits, name):
+            yield (f"settings.usage_limits.{name}", "must be at least 1; leave it unset for no limit")
     for index, path in enumerate(request.update_mask.paths):
         if not _is_path_of(settings, path):
             yield (f"update_mask.paths[{index}]", f"settings have no field {path!r}")
     yield from _enums(request)
+
+
+def _get_usage(request: workspace_service_pb2.GetUsageRequest) -> Iterator[Violation]:
+    if request.workspace_id:
+        yield from _workspace_id(request.workspace_id)
+    yield from _provider_id("provider_id", request.provider_id)
+    for name in ("owner_id", "model"):
+        yield from _name(name, getattr(request, name))
+    for name in ("start_time", "end_time"):
+        moment: Timestamp = getattr(request, name)
+        if not _EARLIEST <= moment.seconds < _LATEST or not 0 <= moment.nanos < 1_000_000_000:
+            yield (name, "is no time between the years 1970 and 9999")
+
+
+def _update_rollout(request: workspace_service_pb2.UpdateRolloutRequest) -> Iterator[Violation]:
+    rollout = request.rollout
+    if not rollout.provider_id:
+        yield ("rollout.provider_id", "is required")
+    yield from _provider_id("rollout.provider_id", rollout.provider_id)
+    if rollout.percentage > 100:
+        yield ("rollout.percentage", f"is {rollout.percentage}: at most 100")
+    for name in ("workspace_ids", "owner_ids"):
+        if len(getattr(rollout, name)) > LISTED:
+            yield (f"rollout.{name}", f"are more than {LISTED}: use percentage")
+    for index, workspace_id in enumerate(rollout.workspace_ids):
+        if not is_slug(workspace_id):
+            yield (f"rollout.workspace_ids[{index}]", "must be a workspace's id")
+    for index, owner_id in enumerate(rollout.owner_ids):
+        yield from _name(f"rollout.owner_ids[{index}]", owner_id)
+
+
+def _name(field: str, value: str) -> Iterator[Violation]:
+    if len(value) > 128 or any(character.isspace() or not character.isprintable() for character in value):
+        yield (field, "must be a name: at most 128 characters, no spaces")
 
 
 def _workspace_id(value: str) -> Iterator[Violation]:
@@ -224,9 +295,7 @@ def _relative(field: str, path: str) -> Iterator[Violation]:
 
 def _agent(field: str, agent: options_pb2.AgentOptions) -> Iterator[Violation]:
     for name in ("model", "effort"):
-        value: str = getattr(agent, name)
-        if len(value) > 128 or any(character.isspace() or not character.isprintable() for character in value):
-            yield (f"{field}.{name}", "must be a name: at most 128 characters, no spaces")
+        yield from _name(f"{field}.{name}", getattr(agent, name))
     if agent.HasField("system_prompt"):
         yield from _system_prompt(f"{field}.system_prompt", agent.system_prompt)
     if agent.output_schema and (complaint := schema_complaint(agent.output_schema)):

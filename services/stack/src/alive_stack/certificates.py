@@ -14,6 +14,16 @@ import trustme
 from alive_stack.declarations import ROUTER_UID
 
 _VALID = dt.timedelta(days=365)
+_CALLERS = """\
+# Who may call the router: the holder of caller.pem, everything. For development.
+[[callers]]
+name = "caller"
+owner = "development"
+workspaces = ["*"]
+scopes = ["turns", "sessions", "settings", "usage", "providers", "rollout"]
+certificates = ["caller"]
+"""
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -22,8 +32,8 @@ def make_certificates(directory: Path, providers: Mapping[str, int]) -> list[Pat
 
     Providers are UIDs by name: as root each key gets its owner.
 
-    Each name gets ``<name>.pem`` and ``<name>.key``, each authority ``<role>-ca.pem``. Each is replaced
-    as a whole, so that a service that watches it never sees half of one.
+    Each name gets ``<name>.pem`` and ``<name>.key``, each authority ``<role>-ca.pem``, and ``callers.toml`` lets in
+    the holder of ``caller.pem``. Each is replaced as a whole, so that a service that watches it never sees half of one.
     """
     directory.mkdir(parents=True, exist_ok=True)
     expires = dt.datetime.now(tz=dt.UTC) + _VALID
@@ -38,7 +48,7 @@ def make_certificates(directory: Path, providers: Mapping[str, int]) -> list[Pat
             # The key first: a service that looks in between keeps the old pair until both have changed.
             written.append(_write(directory / f"{name}.key", made.private_key_pem.bytes(), 0o400, uid))
             written.append(_write(directory / f"{name}.pem", chain, 0o644))
-    return written
+    return [*written, _write(directory / "callers.toml", _CALLERS.encode(), 0o644)]
 
 
 def _write(path: Path, content: bytes, mode: int, uid: int = 0) -> Path:

@@ -12,6 +12,7 @@ from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_servic
 from alive_stack.declarations import AGENT_UIDS, GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration, declared
 from alive_stack.host import Host
 from alive_stack.launchers import missing
+from alive_stack.stack import shown_token
 
 _CALL_SECONDS = 5.0
 
@@ -148,19 +149,39 @@ def _workspaces(host: Host) -> Iterator[Finding]:
 
 async def _services(listen: str) -> AsyncIterator[Finding]:
     """Look at the router and, through it, at the providers."""
-    request = workspace_service_pb2.ListProvidersRequest()
+    request, token = workspace_service_pb2.ListProvidersRequest(), shown_token(os.environ)
     async with grpc.aio.insecure_channel(listen) as channel:
         stub: workspace_service_pb2_grpc.WorkspaceServiceAsyncStub
         stub = workspace_service_pb2_grpc.WorkspaceServiceStub(channel)
         try:
-            answer = await stub.ListProviders(request, timeout=_CALL_SECONDS)
+            is_open = await _is_open(stub)
+            answer = await stub.ListProviders(request, timeout=_CALL_SECONDS, metadata=token)
         except grpc.aio.AioRpcError as error:
+            if error.code() in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+                cure = "set ALIVE_TOKEN_FILE to the token of a caller with the scope providers"
+                yield Finding(what=f"the router on {listen} knows its callers, and not this one", cure=cure)
+                return
             cure = "start the stack with `make up`, or set ALIVE_LISTEN as it was set then"
             yield Finding(what=f"no router answers on {listen} ({error.code().name})", cure=cure)
             return
     yield Finding(what=f"the router answers on {listen}")
+    if is_open:
+        yield Finding(what="the router is OPEN to everybody on this host; ALIVE_CALLERS_FILE says who may call")
+    else:
+        yield Finding(what="the router lets in the callers of its file, and nobody else")
     for entry in answer.providers:
         yield _provider(entry)
+
+
+async def _is_open(stub: "workspace_service_pb2_grpc.WorkspaceServiceAsyncStub") -> bool:
+    """Whether anybody may call the router."""
+    try:
+        await stub.ListProviders(workspace_service_pb2.ListProvidersRequest(), timeout=_CALL_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            return False
+        raise
+    return True
 
 
 def _provider(entry: workspace_service_pb2.ProviderEntry) -> Finding:

@@ -25,7 +25,16 @@ _WATCH_SECONDS = 0.2
 
 _COMMON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 _PASSED_ON = ("ALIVE_LOG_LEVEL", "ALIVE_DEADLINE_SECONDS", "ALIVE_IDLE_SECONDS", "ALIVE_DRAIN_SECONDS")
-_ROUTER_SETTINGS = (*_PASSED_ON, "ALIVE_DEFAULT_PROVIDER", "ALIVE_DISABLED_PROVIDERS", "ALIVE_DATABASE_URL")
+_ROUTER_SETTINGS = (
+    *_PASSED_ON,
+    "ALIVE_DEFAULT_PROVIDER",
+    "ALIVE_DISABLED_PROVIDERS",
+    "ALIVE_DATABASE_URL",
+    "ALIVE_CALLERS_FILE",
+    "ALIVE_ROLLOUT",
+    "ALIVE_TURN_KEEP_SECONDS",
+    "ALIVE_USAGE_KEEP_SECONDS",
+)
 _PROVIDER_SETTINGS = (
     *_PASSED_ON,
     "ALIVE_DISCONNECT_GRACE_SECONDS",
@@ -33,6 +42,9 @@ _PROVIDER_SETTINGS = (
     "ALIVE_TOOLS",
     "ALIVE_TOOLS_ASSETS",
     "ALIVE_TOOLS_STARTUP_SECONDS",
+    "ALIVE_KEEP_SECONDS",
+    "ALIVE_KEEP_BYTES",
+    "ALIVE_OUTCOME_KEEP_SECONDS",
 )
 _MCP_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -124,13 +136,21 @@ class Stack:
             raise NotStarted(f"{error.filename}: {error.strerror}; set ALIVE_STATE_DIR or ALIVE_WORKSPACES") from error
 
     async def list_providers(self) -> list[workspace_service_pb2.ProviderEntry]:
-        """Return what the router says of the providers."""
+        """Return what the router says of the providers; nothing when it wants to know who asks."""
         async with grpc.aio.insecure_channel(self.listen) as channel:
             stub: workspace_service_pb2_grpc.WorkspaceServiceAsyncStub
             stub = workspace_service_pb2_grpc.WorkspaceServiceStub(channel)
-            answer = await stub.ListProviders(
-                workspace_service_pb2.ListProvidersRequest(), wait_for_ready=True, timeout=READY_SECONDS
-            )
+            try:
+                answer = await stub.ListProviders(
+                    workspace_service_pb2.ListProvidersRequest(),
+                    wait_for_ready=True,
+                    timeout=READY_SECONDS,
+                    metadata=shown_token(self.environment),
+                )
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    return []
+                raise
         return list(answer.providers)
 
     def _is_scripted(self, provider: Declaration) -> bool:
@@ -258,7 +278,7 @@ class Stack:
             "ALIVE_LISTEN": self.listen,
             "ALIVE_WORKSPACES": str(self.host.workspaces),
             "ALIVE_STATE_DIR": str(self.host.private("router")),
-            **self._given(_ROUTER_SETTINGS),
+            **self._given((*_ROUTER_SETTINGS, *(_flag(provider.name) for provider in self.providers))),
             "ALIVE_PROVIDERS": self.environment.get("ALIVE_PROVIDERS") or ",".join(endpoints),
         }
         return Service(
@@ -349,4 +369,19 @@ def free_address() -> str:
 
 def operator_environment() -> Mapping[str, str]:
     """Return the variables of this project that the operator has set."""
-    return {name: value for name, value in os.environ.items() if name.startswith("ALIVE_")}
+    return {name: value for name, value in os.environ.items() if name.startswith(("ALIVE_", "ENABLE_"))}
+
+
+def shown_token(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that shows the router the token in ``ALIVE_TOKEN_FILE``; none without it.
+
+    Raises:
+        NotStarted: it cannot be read.
+    """
+    path = environment.get("ALIVE_TOKEN_FILE")
+    return (("authorization", f"Bearer {_read_secret('ALIVE_TOKEN_FILE', Path(path)).strip()}"),) if path else ()
+
+
+def _flag(name: str) -> str:
+    """Return the variable that switches a provider off for everybody."""
+    return f"ENABLE_{name.upper().replace('-', '_')}_PROVIDER"

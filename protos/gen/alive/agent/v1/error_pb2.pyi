@@ -182,6 +182,14 @@ class _StatusReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatusRe
     """PERMISSION_DENIED: the identity may not do this."""
     STATUS_REASON_INTERNAL: _StatusReason.ValueType  # 24
     """INTERNAL: a defect of ours."""
+    STATUS_REASON_QUOTA_EXHAUSTED: _StatusReason.ValueType  # 30
+    """RESOURCE_EXHAUSTED: the workspace has used what its usage_limits allow; RetryInfo says when the next period begins."""
+    STATUS_REASON_PROVIDER_NOT_ROLLED_OUT: _StatusReason.ValueType  # 31
+    """FAILED_PRECONDITION: the provider is not rolled out to the workspace."""
+    STATUS_REASON_STORE_UNAVAILABLE: _StatusReason.ValueType  # 32
+    """UNAVAILABLE: the router's database does not answer."""
+    STATUS_REASON_CURSOR_OUT_OF_RANGE: _StatusReason.ValueType  # 33
+    """OUT_OF_RANGE: after_cursor lies outside what is kept."""
 
 class StatusReason(_StatusReason, metaclass=_StatusReasonEnumTypeWrapper):
     """Why a call was refused. google.rpc.ErrorInfo.reason is the name without STATUS_REASON_."""
@@ -236,6 +244,14 @@ STATUS_REASON_FORBIDDEN: StatusReason.ValueType  # 23
 """PERMISSION_DENIED: the identity may not do this."""
 STATUS_REASON_INTERNAL: StatusReason.ValueType  # 24
 """INTERNAL: a defect of ours."""
+STATUS_REASON_QUOTA_EXHAUSTED: StatusReason.ValueType  # 30
+"""RESOURCE_EXHAUSTED: the workspace has used what its usage_limits allow; RetryInfo says when the next period begins."""
+STATUS_REASON_PROVIDER_NOT_ROLLED_OUT: StatusReason.ValueType  # 31
+"""FAILED_PRECONDITION: the provider is not rolled out to the workspace."""
+STATUS_REASON_STORE_UNAVAILABLE: StatusReason.ValueType  # 32
+"""UNAVAILABLE: the router's database does not answer."""
+STATUS_REASON_CURSOR_OUT_OF_RANGE: StatusReason.ValueType  # 33
+"""OUT_OF_RANGE: after_cursor lies outside what is kept."""
 Global___StatusReason: _TypeAlias = StatusReason  # noqa: Y015
 
 @_typing.final

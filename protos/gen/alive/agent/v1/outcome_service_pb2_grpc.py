@@ -49,7 +49,9 @@ class OutcomeServiceServicer:
     def WatchOutcomes(self, request, context):
         """Streams one record for each turn that ended, oldest first: what is kept, then live.
 
-        OUT_OF_RANGE  the cursor is older than what is kept
+        INVALID_ARGUMENT   after_cursor is no cursor
+        OUT_OF_RANGE       the cursor is older than what is kept, or of another store: begin from the oldest kept
+        PERMISSION_DENIED  the call does not come from the router
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class OutcomeServiceStub:
     WatchOutcomes: _grpc.UnaryStreamMultiCallable[_outcome_service_pb2.WatchOutcomesRequest, _outcome_service_pb2.WatchOutcomesResponse]
     """Streams one record for each turn that ended, oldest first: what is kept, then live.
 
-      OUT_OF_RANGE  the cursor is older than what is kept
+      INVALID_ARGUMENT   after_cursor is no cursor
+      OUT_OF_RANGE       the cursor is older than what is kept, or of another store: begin from the oldest kept
+      PERMISSION_DENIED  the call does not come from the router
     """
 
 @_typing.type_check_only
@@ -47,7 +49,9 @@ class OutcomeServiceAsyncStub(OutcomeServiceStub):
     WatchOutcomes: _aio.UnaryStreamMultiCallable[_outcome_service_pb2.WatchOutcomesRequest, _outcome_service_pb2.WatchOutcomesResponse]  # type: ignore[assignment]
     """Streams one record for each turn that ended, oldest first: what is kept, then live.
 
-      OUT_OF_RANGE  the cursor is older than what is kept
+      INVALID_ARGUMENT   after_cursor is no cursor
+      OUT_OF_RANGE       the cursor is older than what is kept, or of another store: begin from the oldest kept
+      PERMISSION_DENIED  the call does not come from the router
     """
 
 class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +65,9 @@ class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_outcome_service_pb2.WatchOutcomesResponse], _abc.AsyncIterator[_outcome_service_pb2.WatchOutcomesResponse]]:
         """Streams one record for each turn that ended, oldest first: what is kept, then live.
 
-          OUT_OF_RANGE  the cursor is older than what is kept
+          INVALID_ARGUMENT   after_cursor is no cursor
+          OUT_OF_RANGE       the cursor is older than what is kept, or of another store: begin from the oldest kept
+          PERMISSION_DENIED  the call does not come from the router
         """
 
 def add_OutcomeServiceServicer_to_server(servicer: OutcomeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,39 +29,53 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&alive/agent/v1/workspace_service.proto\x12\x0e\x61live.agent.v1\x1a\x1c\x61live/agent/v1/options.proto\x1a\x1d\x61live/agent/v1/provider.proto\x1a\x1a\x61live/agent/v1/usage.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x33\n\x08settings\x18\x02 \x01(\x0b\x32!.alive.agent.v1.WorkspaceSettings\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf9\x02\n\x11WorkspaceSettings\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12+\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1c.alive.agent.v1.AgentOptions\x12\x30\n\x0bpermissions\x18\x03 \x01(\x0b\x32\x1b.alive.agent.v1.Permissions\x12&\n\x06limits\x18\x04 \x01(\x0b\x32\x16.alive.agent.v1.Limits\x12.\n\x0bmcp_servers\x18\x05 \x03(\x0b\x32\x19.alive.agent.v1.McpServer\x12*\n\x08\x66\x61ilover\x18\x06 \x01(\x0b\x32\x18.alive.agent.v1.Failover\x12!\n\x14project_instructions\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0f\x66resh_on_switch\x18\x08 \x01(\x08H\x01\x88\x01\x01\x42\x17\n\x15_project_instructionsB\x12\n\x10_fresh_on_switch\" \n\x08\x46\x61ilover\x12\x14\n\x0cprovider_ids\x18\x01 \x03(\t\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"D\n\x14GetWorkspaceResponse\x12,\n\tworkspace\x18\x01 \x01(\x0b\x32\x19.alive.agent.v1.Workspace\"\x94\x01\n\x16UpdateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x33\n\x08settings\x18\x02 \x01(\x0b\x32!.alive.agent.v1.WorkspaceSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x17UpdateWorkspaceResponse\x12,\n\tworkspace\x18\x01 \x01(\x0b\x32\x19.alive.agent.v1.Workspace\",\n\x14ListProvidersRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"I\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.alive.agent.v1.ProviderEntry\"l\n\rProviderEntry\x12*\n\x04info\x18\x01 \x01(\x0b\x32\x1c.alive.agent.v1.ProviderInfo\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\"\x85\x01\n\x0fGetUsageRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x10GetUsageResponse\x12&\n\x04rows\x18\x01 \x03(\x0b\x32\x18.alive.agent.v1.UsageRow\"p\n\x08UsageRow\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05turns\x18\x04 \x01(\x04\x12$\n\x05usage\x18\x05 \x01(\x0b\x32\x15.alive.agent.v1.Usage2\xfe\x02\n\x10WorkspaceService\x12Y\n\x0cGetWorkspace\x12#.alive.agent.v1.GetWorkspaceRequest\x1a$.alive.agent.v1.GetWorkspaceResponse\x12\x62\n\x0fUpdateWorkspace\x12&.alive.agent.v1.UpdateWorkspaceRequest\x1a\'.alive.agent.v1.UpdateWorkspaceResponse\x12\\\n\rListProviders\x12$.alive.agent.v1.ListProvidersRequest\x1a%.alive.agent.v1.ListProvidersResponse\x12M\n\x08GetUsage\x12\x1f.alive.agent.v1.GetUsageRequest\x1a .alive.agent.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&alive/agent/v1/workspace_service.proto\x12\x0e\x61live.agent.v1\x1a\x1c\x61live/agent/v1/options.proto\x1a\x1d\x61live/agent/v1/provider.proto\x1a\x1a\x61live/agent/v1/usage.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x33\n\x08settings\x18\x02 \x01(\x0b\x32!.alive.agent.v1.WorkspaceSettings\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x03\n\x11WorkspaceSettings\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12+\n\x05\x61gent\x18\x02 \x01(\x0b\x32\x1c.alive.agent.v1.AgentOptions\x12\x30\n\x0bpermissions\x18\x03 \x01(\x0b\x32\x1b.alive.agent.v1.Permissions\x12&\n\x06limits\x18\x04 \x01(\x0b\x32\x16.alive.agent.v1.Limits\x12.\n\x0bmcp_servers\x18\x05 \x03(\x0b\x32\x19.alive.agent.v1.McpServer\x12*\n\x08\x66\x61ilover\x18\x06 \x01(\x0b\x32\x18.alive.agent.v1.Failover\x12!\n\x14project_instructions\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0f\x66resh_on_switch\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\x31\n\x0cusage_limits\x18\t \x01(\x0b\x32\x1b.alive.agent.v1.UsageLimitsB\x17\n\x15_project_instructionsB\x12\n\x10_fresh_on_switch\"\xee\x01\n\x0bUsageLimits\x12+\n\x06period\x18\x01 \x01(\x0e\x32\x1b.alive.agent.v1.UsagePeriod\x12\x18\n\x0bsoft_tokens\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x18\n\x0bhard_tokens\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x1b\n\x0esoft_micro_usd\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x1b\n\x0ehard_micro_usd\x18\x05 \x01(\x04H\x03\x88\x01\x01\x42\x0e\n\x0c_soft_tokensB\x0e\n\x0c_hard_tokensB\x11\n\x0f_soft_micro_usdB\x11\n\x0f_hard_micro_usd\" \n\x08\x46\x61ilover\x12\x14\n\x0cprovider_ids\x18\x01 \x03(\t\"+\n\x13GetWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"D\n\x14GetWorkspaceResponse\x12,\n\tworkspace\x18\x01 \x01(\x0b\x32\x19.alive.agent.v1.Workspace\"\x94\x01\n\x16UpdateWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x33\n\x08settings\x18\x02 \x01(\x0b\x32!.alive.agent.v1.WorkspaceSettings\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x17UpdateWorkspaceResponse\x12,\n\tworkspace\x18\x01 \x01(\x0b\x32\x19.alive.agent.v1.Workspace\",\n\x14ListProvidersRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"I\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.alive.agent.v1.ProviderEntry\"l\n\rProviderEntry\x12*\n\x04info\x18\x01 \x01(\x0b\x32\x1c.alive.agent.v1.ProviderInfo\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\"\xbb\x01\n\x0fGetUsageRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08owner_id\x18\x04 \x01(\t\x12\x13\n\x0bprovider_id\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\":\n\x10GetUsageResponse\x12&\n\x04rows\x18\x01 \x03(\x0b\x32\x18.alive.agent.v1.UsageRow\"\xb0\x01\n\x08UsageRow\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x13\n\x0bprovider_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05turns\x18\x04 \x01(\x04\x12$\n\x05usage\x18\x05 \x01(\x0b\x32\x15.alive.agent.v1.Usage\x12\x14\n\x0cworkspace_id\x18\x06 \x01(\t\x12\x10\n\x08owner_id\x18\x07 \x01(\t\x12\x16\n\x0eunpriced_turns\x18\x08 \x01(\x04\"\xb1\x01\n\x07Rollout\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12\x12\n\npercentage\x18\x03 \x01(\r\x12\x15\n\rworkspace_ids\x18\x04 \x03(\t\x12\x11\n\towner_ids\x18\x05 \x03(\t\x12\x11\n\tpreferred\x18\x06 \x01(\x08\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\x11GetRolloutRequest\x12\x13\n\x0bprovider_id\x18\x01 \x01(\t\"?\n\x12GetRolloutResponse\x12)\n\x08rollouts\x18\x01 \x03(\x0b\x32\x17.alive.agent.v1.Rollout\"@\n\x14UpdateRolloutRequest\x12(\n\x07rollout\x18\x01 \x01(\x0b\x32\x17.alive.agent.v1.Rollout\"A\n\x15UpdateRolloutResponse\x12(\n\x07rollout\x18\x01 \x01(\x0b\x32\x17.alive.agent.v1.Rollout*Y\n\x0bUsagePeriod\x12\x1c\n\x18USAGE_PERIOD_UNSPECIFIED\x10\x00\x12\x14\n\x10USAGE_PERIOD_DAY\x10\x01\x12\x16\n\x12USAGE_PERIOD_MONTH\x10\x02\x32\xb1\x04\n\x10WorkspaceService\x12Y\n\x0cGetWorkspace\x12#.alive.agent.v1.GetWorkspaceRequest\x1a$.alive.agent.v1.GetWorkspaceResponse\x12\x62\n\x0fUpdateWorkspace\x12&.alive.agent.v1.UpdateWorkspaceRequest\x1a\'.alive.agent.v1.UpdateWorkspaceResponse\x12\\\n\rListProviders\x12$.alive.agent.v1.ListProvidersRequest\x1a%.alive.agent.v1.ListProvidersResponse\x12M\n\x08GetUsage\x12\x1f.alive.agent.v1.GetUsageRequest\x1a .alive.agent.v1.GetUsageResponse\x12S\n\nGetRollout\x12!.alive.agent.v1.GetRolloutRequest\x1a\".alive.agent.v1.GetRolloutResponse\x12\\\n\rUpdateRollout\x12$.alive.agent.v1.UpdateRolloutRequest\x1a%.alive.agent.v1.UpdateRolloutResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'alive.agent.v1.workspace_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_USAGEPERIOD']._serialized_start=2477
+  _globals['_USAGEPERIOD']._serialized_end=2566
   _globals['_WORKSPACE']._serialized_start=215
   _globals['_WORKSPACE']._serialized_end=350
   _globals['_WORKSPACESETTINGS']._serialized_start=353
-  _globals['_WORKSPACESETTINGS']._serialized_end=730
-  _globals['_FAILOVER']._serialized_start=732
-  _globals['_FAILOVER']._serialized_end=764
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=766
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=809
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=811
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=879
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=882
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1030
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1032
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1103
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1105
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1149
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1151
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1224
-  _globals['_PROVIDERENTRY']._serialized_start=1226
-  _globals['_PROVIDERENTRY']._serialized_end=1334
-  _globals['_GETUSAGEREQUEST']._serialized_start=1337
-  _globals['_GETUSAGEREQUEST']._serialized_end=1470
-  _globals['_GETUSAGERESPONSE']._serialized_start=1472
-  _globals['_GETUSAGERESPONSE']._serialized_end=1530
-  _globals['_USAGEROW']._serialized_start=1532
-  _globals['_USAGEROW']._serialized_end=1644
-  _globals['_WORKSPACESERVICE']._serialized_start=1647
-  _globals['_WORKSPACESERVICE']._serialized_end=2029
+  _globals['_WORKSPACESETTINGS']._serialized_end=781
+  _globals['_USAGELIMITS']._serialized_start=784
+  _globals['_USAGELIMITS']._serialized_end=1022
+  _globals['_FAILOVER']._serialized_start=1024
+  _globals['_FAILOVER']._serialized_end=1056
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=1058
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=1101
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=1103
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=1171
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=1174
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1322
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1324
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1395
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=1397
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=1441
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=1443
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=1516
+  _globals['_PROVIDERENTRY']._serialized_start=1518
+  _globals['_PROVIDERENTRY']._serialized_end=1626
+  _globals['_GETUSAGEREQUEST']._serialized_start=1629
+  _globals['_GETUSAGEREQUEST']._serialized_end=1816
+  _globals['_GETUSAGERESPONSE']._serialized_start=1818
+  _globals['_GETUSAGERESPONSE']._serialized_end=1876
+  _globals['_USAGEROW']._serialized_start=1879
+  _globals['_USAGEROW']._serialized_end=2055
+  _globals['_ROLLOUT']._serialized_start=2058
+  _globals['_ROLLOUT']._serialized_end=2235
+  _globals['_GETROLLOUTREQUEST']._serialized_start=2237
+  _globals['_GETROLLOUTREQUEST']._serialized_end=2277
+  _globals['_GETROLLOUTRESPONSE']._serialized_start=2279
+  _globals['_GETROLLOUTRESPONSE']._serialized_end=2342
+  _globals['_UPDATEROLLOUTREQUEST']._serialized_start=2344
+  _globals['_UPDATEROLLOUTREQUEST']._serialized_end=2408
+  _globals['_UPDATEROLLOUTRESPONSE']._serialized_start=2410
+  _globals['_UPDATEROLLOUTRESPONSE']._serialized_end=2475
+  _globals['_WORKSPACESERVICE']._serialized_start=2569
+  _globals['_WORKSPACESERVICE']._serialized_end=3130
 # @@protoc_insertion_point(module_scope)

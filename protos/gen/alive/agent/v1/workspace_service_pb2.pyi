@@ -12,6 +12,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,6 +23,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _UsagePeriod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsagePeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsagePeriod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_PERIOD_UNSPECIFIED: _UsagePeriod.ValueType  # 0
+    """A month."""
+    USAGE_PERIOD_DAY: _UsagePeriod.ValueType  # 1
+    """From midnight to midnight."""
+    USAGE_PERIOD_MONTH: _UsagePeriod.ValueType  # 2
+    """From the first of a month to the first of the next."""
+
+class UsagePeriod(_UsagePeriod, metaclass=_UsagePeriodEnumTypeWrapper):
+    """Over what time usage is limited, in UTC."""
+
+USAGE_PERIOD_UNSPECIFIED: UsagePeriod.ValueType  # 0
+"""A month."""
+USAGE_PERIOD_DAY: UsagePeriod.ValueType  # 1
+"""From midnight to midnight."""
+USAGE_PERIOD_MONTH: UsagePeriod.ValueType  # 2
+"""From the first of a month to the first of the next."""
+Global___UsagePeriod: _TypeAlias = UsagePeriod  # noqa: Y015
 
 @_typing.final
 class Workspace(_message.Message):
@@ -71,6 +96,7 @@ class WorkspaceSettings(_message.Message):
     FAILOVER_FIELD_NUMBER: _builtins.int
     PROJECT_INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     FRESH_ON_SWITCH_FIELD_NUMBER: _builtins.int
+    USAGE_LIMITS_FIELD_NUMBER: _builtins.int
     provider_id: _builtins.str
     """Optional. Which provider answers."""
     project_instructions: _builtins.bool
@@ -97,6 +123,10 @@ class WorkspaceSettings(_message.Message):
     def failover(self) -> Global___Failover:
         """Optional. What happens when the provider cannot take a turn."""
 
+    @_builtins.property
+    def usage_limits(self) -> Global___UsageLimits:
+        """Optional. How much its turns may use in a day or a month."""
+
     def __init__(
         self,
         *,
@@ -108,10 +138,11 @@ class WorkspaceSettings(_message.Message):
         failover: Global___Failover | None = ...,
         project_instructions: _builtins.bool | None = ...,
         fresh_on_switch: _builtins.bool | None = ...,
+        usage_limits: Global___UsageLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fresh_on_switch", b"_fresh_on_switch", "_project_instructions", b"_project_instructions", "agent", b"agent", "failover", b"failover", "fresh_on_switch", b"fresh_on_switch", "limits", b"limits", "permissions", b"permissions", "project_instructions", b"project_instructions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fresh_on_switch", b"_fresh_on_switch", "_project_instructions", b"_project_instructions", "agent", b"agent", "failover", b"failover", "fresh_on_switch", b"fresh_on_switch", "limits", b"limits", "permissions", b"permissions", "project_instructions", b"project_instructions", "usage_limits", b"usage_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fresh_on_switch", b"_fresh_on_switch", "_project_instructions", b"_project_instructions", "agent", b"agent", "failover", b"failover", "fresh_on_switch", b"fresh_on_switch", "limits", b"limits", "mcp_servers", b"mcp_servers", "permissions", b"permissions", "project_instructions", b"project_instructions", "provider_id", b"provider_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fresh_on_switch", b"_fresh_on_switch", "_project_instructions", b"_project_instructions", "agent", b"agent", "failover", b"failover", "fresh_on_switch", b"fresh_on_switch", "limits", b"limits", "mcp_servers", b"mcp_servers", "permissions", b"permissions", "project_instructions", b"project_instructions", "provider_id", b"provider_id", "usage_limits", b"usage_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fresh_on_switch: _TypeAlias = _typing.Literal["fresh_on_switch"]  # noqa: Y015
     _WhichOneofArgType__fresh_on_switch: _TypeAlias = _typing.Literal["_fresh_on_switch", b"_fresh_on_switch"]  # noqa: Y015
@@ -123,6 +154,61 @@ class WorkspaceSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_instructions) -> _WhichOneofReturnType__project_instructions | None: ...
 
 Global___WorkspaceSettings: _TypeAlias = WorkspaceSettings  # noqa: Y015
+
+@_typing.final
+class UsageLimits(_message.Message):
+    """How much the turns of a workspace may use, all providers together. A limit holds for turns that begin; one that runs
+    is not stopped. What has no known price counts for the limits in tokens only.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SOFT_TOKENS_FIELD_NUMBER: _builtins.int
+    HARD_TOKENS_FIELD_NUMBER: _builtins.int
+    SOFT_MICRO_USD_FIELD_NUMBER: _builtins.int
+    HARD_MICRO_USD_FIELD_NUMBER: _builtins.int
+    period: Global___UsagePeriod.ValueType
+    """Optional. Unset means a month."""
+    soft_tokens: _builtins.int
+    """Optional. Tokens, input and output together, above which turns carry a notice."""
+    hard_tokens: _builtins.int
+    """Optional. Tokens, input and output together, from which on turns are refused until the period ends."""
+    soft_micro_usd: _builtins.int
+    """Optional. Money, in millionths of a US dollar, above which turns carry a notice."""
+    hard_micro_usd: _builtins.int
+    """Optional. Money, in millionths of a US dollar, from which on turns are refused until the period ends."""
+    def __init__(
+        self,
+        *,
+        period: Global___UsagePeriod.ValueType = ...,
+        soft_tokens: _builtins.int | None = ...,
+        hard_tokens: _builtins.int | None = ...,
+        soft_micro_usd: _builtins.int | None = ...,
+        hard_micro_usd: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_hard_micro_usd", b"_hard_micro_usd", "_hard_tokens", b"_hard_tokens", "_soft_micro_usd", b"_soft_micro_usd", "_soft_tokens", b"_soft_tokens", "hard_micro_usd", b"hard_micro_usd", "hard_tokens", b"hard_tokens", "soft_micro_usd", b"soft_micro_usd", "soft_tokens", b"soft_tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_hard_micro_usd", b"_hard_micro_usd", "_hard_tokens", b"_hard_tokens", "_soft_micro_usd", b"_soft_micro_usd", "_soft_tokens", b"_soft_tokens", "hard_micro_usd", b"hard_micro_usd", "hard_tokens", b"hard_tokens", "period", b"period", "soft_micro_usd", b"soft_micro_usd", "soft_tokens", b"soft_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__hard_micro_usd: _TypeAlias = _typing.Literal["hard_micro_usd"]  # noqa: Y015
+    _WhichOneofArgType__hard_micro_usd: _TypeAlias = _typing.Literal["_hard_micro_usd", b"_hard_micro_usd"]  # noqa: Y015
+    _WhichOneofReturnType__hard_tokens: _TypeAlias = _typing.Literal["hard_tokens"]  # noqa: Y015
+    _WhichOneofArgType__hard_tokens: _TypeAlias = _typing.Literal["_hard_tokens", b"_hard_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__soft_micro_usd: _TypeAlias = _typing.Literal["soft_micro_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_micro_usd: _TypeAlias = _typing.Literal["_soft_micro_usd", b"_soft_micro_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_tokens: _TypeAlias = _typing.Literal["soft_tokens"]  # noqa: Y015
+    _WhichOneofArgType__soft_tokens: _TypeAlias = _typing.Literal["_soft_tokens", b"_soft_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hard_micro_usd) -> _WhichOneofReturnType__hard_micro_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hard_tokens) -> _WhichOneofReturnType__hard_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_micro_usd) -> _WhichOneofReturnType__soft_micro_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_tokens) -> _WhichOneofReturnType__soft_tokens | None: ...
+
+Global___UsageLimits: _TypeAlias = UsageLimits  # noqa: Y015
 
 @_typing.final
 class Failover(_message.Message):
@@ -345,8 +431,17 @@ class GetUsageRequest(_message.Message):
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
-    """Required. The workspace."""
+    """Optional. The workspace; empty means every one that the caller may use."""
+    owner_id: _builtins.str
+    """Optional. Only what was used on behalf of this owner."""
+    provider_id: _builtins.str
+    """Optional. Only what was used of this provider."""
+    model: _builtins.str
+    """Optional. Only what was used of this model."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Optional. From this day on."""
@@ -361,10 +456,13 @@ class GetUsageRequest(_message.Message):
         workspace_id: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        owner_id: _builtins.str = ...,
+        provider_id: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model", b"model", "owner_id", b"owner_id", "provider_id", b"provider_id", "start_time", b"start_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,7 +477,7 @@ class GetUsageResponse(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
-        """By day, provider and model."""
+        """By day, workspace, owner, provider and model. At most 10,000: a request for more is refused."""
 
     def __init__(
         self,
@@ -405,17 +503,26 @@ class UsageRow(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TURNS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
+    UNPRICED_TURNS_FIELD_NUMBER: _builtins.int
     day: _builtins.str
-    """The day in UTC, as YYYY-MM-DD."""
+    """The day in UTC, as YYYY-MM-DD: that on which the turns ended."""
     provider_id: _builtins.str
     """The provider."""
     model: _builtins.str
-    """The model."""
+    """The model; empty for turns that ended before one answered."""
     turns: _builtins.int
-    """Turns that ended."""
+    """Turns that ended. One that used several models counts for each, one that two providers tried counts for each."""
+    workspace_id: _builtins.str
+    """The workspace."""
+    owner_id: _builtins.str
+    """On whose behalf; empty where callers have no identity."""
+    unpriced_turns: _builtins.int
+    """How many of the turns used tokens and have no known price."""
     @_builtins.property
     def usage(self) -> _usage_pb2.Usage:
-        """What they used."""
+        """What they used. Its cost is that of the turns whose price is known."""
 
     def __init__(
         self,
@@ -425,11 +532,160 @@ class UsageRow(_message.Message):
         model: _builtins.str = ...,
         turns: _builtins.int = ...,
         usage: _usage_pb2.Usage | None = ...,
+        workspace_id: _builtins.str = ...,
+        owner_id: _builtins.str = ...,
+        unpriced_turns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "model", b"model", "provider_id", b"provider_id", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "model", b"model", "owner_id", b"owner_id", "provider_id", b"provider_id", "turns", b"turns", "unpriced_turns", b"unpriced_turns", "usage", b"usage", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015
+
+@_typing.final
+class Rollout(_message.Message):
+    """To whom a provider is rolled out. What is listed adds up: a workspace may use it when any part says so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    PERCENTAGE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_IDS_FIELD_NUMBER: _builtins.int
+    OWNER_IDS_FIELD_NUMBER: _builtins.int
+    PREFERRED_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """Required. The provider."""
+    enabled: _builtins.bool
+    """Required. False takes it from everybody, whatever else is said here."""
+    percentage: _builtins.int
+    """Optional. How many of a hundred workspaces may use it: always the same ones, and more as it grows."""
+    preferred: _builtins.bool
+    """Optional. True: those who may use it get it where neither request, session nor workspace names a provider."""
+    @_builtins.property
+    def workspace_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Workspaces that may use it."""
+
+    @_builtins.property
+    def owner_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Owners whose turns may use it."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was changed; set by the router, unset for what its configuration says."""
+
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+        enabled: _builtins.bool = ...,
+        percentage: _builtins.int = ...,
+        workspace_ids: _abc.Iterable[_builtins.str] | None = ...,
+        owner_ids: _abc.Iterable[_builtins.str] | None = ...,
+        preferred: _builtins.bool = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "owner_ids", b"owner_ids", "percentage", b"percentage", "preferred", b"preferred", "provider_id", b"provider_id", "update_time", b"update_time", "workspace_ids", b"workspace_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class GetRolloutRequest(_message.Message):
+    """Which rollouts to get."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    provider_id: _builtins.str
+    """Optional. Empty means those of every provider."""
+    def __init__(
+        self,
+        *,
+        provider_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRolloutRequest: _TypeAlias = GetRolloutRequest  # noqa: Y015
+
+@_typing.final
+class GetRolloutResponse(_message.Message):
+    """The rollouts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout]:
+        """In the order of the router's configuration; a provider that is for everybody has none."""
+
+    def __init__(
+        self,
+        *,
+        rollouts: _abc.Iterable[Global___Rollout] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollouts", b"rollouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRolloutResponse: _TypeAlias = GetRolloutResponse  # noqa: Y015
+
+@_typing.final
+class UpdateRolloutRequest(_message.Message):
+    """What to change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout:
+        """Required. All of it: it replaces what was said before."""
+
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRolloutRequest: _TypeAlias = UpdateRolloutRequest  # noqa: Y015
+
+@_typing.final
+class UpdateRolloutResponse(_message.Message):
+    """The rollout as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout:
+        """The rollout."""
+
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRolloutResponse: _TypeAlias = UpdateRolloutResponse  # noqa: Y015

@@ -55,6 +55,16 @@ class WorkspaceServiceStub:
                 request_serializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.GetRollout = channel.unary_unary(
+                '/alive.agent.v1.WorkspaceService/GetRollout',
+                request_serializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetRolloutRequest.SerializeToString,
+                response_deserializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetRolloutResponse.FromString,
+                _registered_method=True)
+        self.UpdateRollout = channel.unary_unary(
+                '/alive.agent.v1.WorkspaceService/UpdateRollout',
+                request_serializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.UpdateRolloutRequest.SerializeToString,
+                response_deserializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.UpdateRolloutResponse.FromString,
+                _registered_method=True)
 
 
 class WorkspaceServiceServicer:
@@ -75,7 +85,7 @@ class WorkspaceServiceServicer:
 
         INVALID_ARGUMENT     a field is malformed: BadRequest names it, nothing was changed
         NOT_FOUND            its directory does not exist, or there is no such provider
-        FAILED_PRECONDITION  the provider is switched off
+        FAILED_PRECONDITION  the provider is switched off, or not rolled out to the workspace
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +99,29 @@ class WorkspaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Sums up what was used, by provider, model and day.
+        """Sums up what was used, by workspace, owner, provider, model and day.
+
+        A turn is counted once its provider's record of it has been booked: moments after its terminal event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRollout(self, request, context):
+        """Returns to whom providers are rolled out. One that is not listed is for everybody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRollout(self, request, context):
+        """Changes to whom a provider is rolled out. It holds from the next turn on.
+
+        Workspaces whose settings name a provider that they may not use any more get the default one, with a notice; their
+        settings are kept.
+
+        INVALID_ARGUMENT  a field is malformed, or it is the default provider, which is for everybody
+        NOT_FOUND         there is no such provider
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +149,16 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     servicer.GetUsage,
                     request_deserializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetUsageRequest.FromString,
                     response_serializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'GetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollout,
+                    request_deserializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetRolloutRequest.FromString,
+                    response_serializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetRolloutResponse.SerializeToString,
+            ),
+            'UpdateRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRollout,
+                    request_deserializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.UpdateRolloutRequest.FromString,
+                    response_serializer=alive_dot_agent_dot_v1_dot_workspace__service__pb2.UpdateRolloutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -228,6 +270,60 @@ class WorkspaceService:
             '/alive.agent.v1.WorkspaceService/GetUsage',
             alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetUsageRequest.SerializeToString,
             alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/alive.agent.v1.WorkspaceService/GetRollout',
+            alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetRolloutRequest.SerializeToString,
+            alive_dot_agent_dot_v1_dot_workspace__service__pb2.GetRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/alive.agent.v1.WorkspaceService/UpdateRollout',
+            alive_dot_agent_dot_v1_dot_workspace__service__pb2.UpdateRolloutRequest.SerializeToString,
+            alive_dot_agent_dot_v1_dot_workspace__service__pb2.UpdateRolloutResponse.FromString,
             options,
             channel_credentials,
             insecure,

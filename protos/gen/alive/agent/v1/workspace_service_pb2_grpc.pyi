@@ -43,12 +43,26 @@ class WorkspaceServiceStub:
 
       INVALID_ARGUMENT     a field is malformed: BadRequest names it, nothing was changed
       NOT_FOUND            its directory does not exist, or there is no such provider
-      FAILED_PRECONDITION  the provider is switched off
+      FAILED_PRECONDITION  the provider is switched off, or not rolled out to the workspace
     """
     ListProviders: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.ListProvidersRequest, _workspace_service_pb2.ListProvidersResponse]
     """Lists the providers with their readiness, and whether a workspace may use them."""
     GetUsage: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.GetUsageRequest, _workspace_service_pb2.GetUsageResponse]
-    """Sums up what was used, by provider, model and day."""
+    """Sums up what was used, by workspace, owner, provider, model and day.
+
+    A turn is counted once its provider's record of it has been booked: moments after its terminal event.
+    """
+    GetRollout: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.GetRolloutRequest, _workspace_service_pb2.GetRolloutResponse]
+    """Returns to whom providers are rolled out. One that is not listed is for everybody."""
+    UpdateRollout: _grpc.UnaryUnaryMultiCallable[_workspace_service_pb2.UpdateRolloutRequest, _workspace_service_pb2.UpdateRolloutResponse]
+    """Changes to whom a provider is rolled out. It holds from the next turn on.
+
+    Workspaces whose settings name a provider that they may not use any more get the default one, with a notice; their
+    settings are kept.
+
+      INVALID_ARGUMENT  a field is malformed, or it is the default provider, which is for everybody
+      NOT_FOUND         there is no such provider
+    """
 
 @_typing.type_check_only
 class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
@@ -65,12 +79,26 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
 
       INVALID_ARGUMENT     a field is malformed: BadRequest names it, nothing was changed
       NOT_FOUND            its directory does not exist, or there is no such provider
-      FAILED_PRECONDITION  the provider is switched off
+      FAILED_PRECONDITION  the provider is switched off, or not rolled out to the workspace
     """
     ListProviders: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.ListProvidersRequest, _workspace_service_pb2.ListProvidersResponse]  # type: ignore[assignment]
     """Lists the providers with their readiness, and whether a workspace may use them."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.GetUsageRequest, _workspace_service_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """Sums up what was used, by provider, model and day."""
+    """Sums up what was used, by workspace, owner, provider, model and day.
+
+    A turn is counted once its provider's record of it has been booked: moments after its terminal event.
+    """
+    GetRollout: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.GetRolloutRequest, _workspace_service_pb2.GetRolloutResponse]  # type: ignore[assignment]
+    """Returns to whom providers are rolled out. One that is not listed is for everybody."""
+    UpdateRollout: _aio.UnaryUnaryMultiCallable[_workspace_service_pb2.UpdateRolloutRequest, _workspace_service_pb2.UpdateRolloutResponse]  # type: ignore[assignment]
+    """Changes to whom a provider is rolled out. It holds from the next turn on.
+
+    Workspaces whose settings name a provider that they may not use any more get the default one, with a notice; their
+    settings are kept.
+
+      INVALID_ARGUMENT  a field is malformed, or it is the default provider, which is for everybody
+      NOT_FOUND         there is no such provider
+    """
 
 class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Settings, providers and usage of workspaces. Served by the router."""
@@ -96,7 +124,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
 
           INVALID_ARGUMENT     a field is malformed: BadRequest names it, nothing was changed
           NOT_FOUND            its directory does not exist, or there is no such provider
-          FAILED_PRECONDITION  the provider is switched off
+          FAILED_PRECONDITION  the provider is switched off, or not rolled out to the workspace
         """
 
     @_abc_1.abstractmethod
@@ -113,6 +141,32 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_service_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_service_pb2.GetUsageResponse, _abc.Awaitable[_workspace_service_pb2.GetUsageResponse]]:
-        """Sums up what was used, by provider, model and day."""
+        """Sums up what was used, by workspace, owner, provider, model and day.
+
+        A turn is counted once its provider's record of it has been booked: moments after its terminal event.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRollout(
+        self,
+        request: _workspace_service_pb2.GetRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspace_service_pb2.GetRolloutResponse, _abc.Awaitable[_workspace_service_pb2.GetRolloutResponse]]:
+        """Returns to whom providers are rolled out. One that is not listed is for everybody."""
+
+    @_abc_1.abstractmethod
+    def UpdateRollout(
+        self,
+        request: _workspace_service_pb2.UpdateRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspace_service_pb2.UpdateRolloutResponse, _abc.Awaitable[_workspace_service_pb2.UpdateRolloutResponse]]:
+        """Changes to whom a provider is rolled out. It holds from the next turn on.
+
+        Workspaces whose settings name a provider that they may not use any more get the default one, with a notice; their
+        settings are kept.
+
+          INVALID_ARGUMENT  a field is malformed, or it is the default provider, which is for everybody
+          NOT_FOUND         there is no such provider
+        """
 
 def add_WorkspaceServiceServicer_to_server(servicer: WorkspaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,6 +11,7 @@ REQUIREMENTS = {
     "usage:failed": "Requests that failed, broke or were interrupted count what the vendor said of them.",
     "usage:models": "Every model of a turn is counted by itself, those of subagents included.",
     "usage:cost": "A turn costs what the dated price table says; what has no price there is not priced.",
+    "turn:outcome": "Each turn that ended has one outcome with its usage and model, ephemeral and failed ones too.",
     "turn:parallel": "Turns of different sessions run at the same time, in a workspace that is new too.",
     "turn:raw": "With include_raw every event of the vendor's carries the vendor's JSON; without it none does.",
     "turn:validate-only": "validate_only checks a request, starts nothing and sends no event.",

@@ -1,0 +1,57 @@
+"""Holds workspaces to what they may use in a day or a month."""
+
+from datetime import UTC, datetime, timedelta
+
+from alive.agent.v1 import event_pb2, workspace_service_pb2
+from alive_kit.errors import QuotaExhausted
+from alive_router.ledger import Ledger, Spent
+
+Limits = workspace_service_pb2.UsageLimits
+
+_NANO_IN_MICRO = 1000
+
+
+class Quota:
+    """The limits of workspaces, over what the ledger has booked."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def check(self, workspace: workspace_service_pb2.Workspace) -> list[event_pb2.Notice]:
+        """Return what a new turn of a workspace is to be told.
+
+        Raises:
+            QuotaExhausted: it may not begin before the next period.
+        """
+        limits = workspace.settings.usage_limits
+        if not any(name != "period" for name in (field.name for field, _ in limits.ListFields())):
+            return []
+        now = datetime.now(UTC)
+        name, start, end = period(limits, now)
+        spent = await self._ledger.spent(workspace.workspace_id, start)
+        if used := above(spent, limits, "hard"):
+            raise QuotaExhausted(workspace.workspace_id, used, name, end - now)
+        if used := above(spent, limits, "soft"):
+            message = f"The workspace has used {used} this {name}: more than its soft limit."
+            severity = event_pb2.SEVERITY_WARNING
+            return [event_pb2.Notice(severity=severity, code="usage_soft_limit", message=message)]
+        return []
+
+
+def period(limits: Limits, now: datetime) -> tuple[str, datetime, datetime]:
+    """Return the name of the period, when the present one began, and when the next one will."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if limits.period == workspace_service_pb2.USAGE_PERIOD_DAY:
+        return "day", midnight, midnight + timedelta(days=1)
+    first = midnight.replace(day=1)
+    return "month", first, (first + timedelta(days=31)).replace(day=1)
+
+
+def above(spent: Spent, limits: Limits, kind: str) -> str:
+    """Return, in words, what has reached a hard or a soft limit; empty when nothing has."""
+    tokens, micro_usd = getattr(limits, f"{kind}_tokens"), getattr(limits, f"{kind}_micro_usd")
+    if tokens and spent.tokens >= tokens:
+        return f"{spent.tokens} tokens"
+    if micro_usd and spent.nano_usd >= micro_usd * _NANO_IN_MICRO:
+        return f"{spent.nano_usd / 1e9:.2f} US dollars"
+    return ""

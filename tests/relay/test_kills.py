@@ -1,0 +1,143 @@
+"""Turns are booked once each, whoever is killed: real processes, ended with SIGKILL in the middle of turns."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sqlite3
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from alive.agent.v1 import (
+    agent_service_pb2_grpc,
+    outcome_service_pb2,
+    workspace_service_pb2,
+    workspace_service_pb2_grpc,
+)
+from alive_kit.testing.harness import collect, request
+
+BOUND = 90
+ROUNDS = 2
+AT_ONCE = 8
+SERVICES = {"provider": str(Path(__file__).with_name("red_provider.py")), "router": "alive_router"}
+
+
+class Processes:
+    """A provider and a router, each a process."""
+
+    def __init__(self, directory: Path, database: str) -> None:
+        self._directory = directory
+        common = {"PATH": "/usr/bin:/bin", "ALIVE_WORKSPACES": f"{directory}/workspaces"}
+        self._environments = {
+            "provider": {
+                **common,
+                "ALIVE_LISTEN": f"unix:{directory}/red.sock",
+                "ALIVE_STATE_DIR": f"{directory}/red",
+                "ALIVE_DISCONNECT_GRACE_SECONDS": "60",
+            },
+            "router": {
+                **common,
+                "ALIVE_LISTEN": f"unix:{directory}/router.sock",
+                "ALIVE_PROVIDERS": f"red=unix:{directory}/red.sock",
+                "ALIVE_STATE_DIR": str(directory),
+                "ALIVE_DATABASE_URL": database,
+            },
+        }
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+
+    async def start(self, name: str) -> None:
+        """Start one."""
+        words = [SERVICES[name]] if name == "provider" else ["-m", SERVICES[name]]
+        with (self._directory / f"{name}.log").open("ab") as log:
+            self._running[name] = await asyncio.create_subprocess_exec(
+                sys.executable, *words, env=self._environments[name], stderr=log
+            )
+
+    async def kill(self, name: str) -> None:
+        """End one at once."""
+        process = self._running.pop(name)
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@pytest.fixture
+async def processes(database: str) -> AsyncIterator[tuple[Processes, Path]]:
+    """Return a provider and a router that run, and where they keep what they know."""
+    with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        (directory / "workspaces/demo").mkdir(parents=True)
+        running = Processes(directory, database)
+        for service in SERVICES:
+            await running.start(service)
+        yield running, directory
+        for service in SERVICES:
+            await running.kill(service)
+
+
+async def turns(directory: Path, ids: "itertools.count[int]", until: asyncio.Event) -> None:
+    """Run turns, one after the other, each again and again until somebody has answered."""
+    async with grpc.aio.insecure_channel(f"unix:{directory}/router.sock", options=_OPTIONS) as channel:
+        stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+        while not until.is_set():
+            asked = request("hello", turn_id=f"t{next(ids)}", ephemeral=next(ids) % 3 == 0)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await collect(stub.StartTurn(asked, timeout=BOUND, wait_for_ready=True))
+
+
+_OPTIONS = (("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1))
+
+
+async def booked(directory: Path, count: int) -> list[workspace_service_pb2.UsageRow]:
+    """Return what is booked, once there are so many turns."""
+    async with grpc.aio.insecure_channel(f"unix:{directory}/router.sock", options=_OPTIONS) as channel:
+        stub = workspace_service_pb2_grpc.WorkspaceServiceStub(channel)
+        asked = workspace_service_pb2.GetUsageRequest(workspace_id="demo")
+        async with asyncio.timeout(BOUND):
+            while True:
+                rows = list((await stub.GetUsage(asked, wait_for_ready=True)).rows)
+                if sum(row.turns for row in rows) >= count:
+                    return rows
+                await asyncio.sleep(0.05)
+
+
+async def outcomes(directory: Path) -> list[outcome_service_pb2.Outcome]:
+    """Return what the provider keeps of turns, once all of them have ended."""
+    with contextlib.closing(sqlite3.connect(directory / "red/turns.sqlite")) as database:
+        async with asyncio.timeout(BOUND):
+            while database.execute("SELECT count(*) FROM begun").fetchone() != (0,):
+                await asyncio.sleep(0.05)
+        found = database.execute("SELECT outcome FROM outcomes ORDER BY number").fetchall()
+    return [outcome_service_pb2.Outcome.FromString(row[0]) for row in found]
+
+
+async def test_every_turn_is_booked_once_whoever_is_killed(processes: tuple[Processes, Path]) -> None:
+    """Both, again and again, while eight callers run turns; the sums are what the provider's own records say."""
+    running, directory = processes
+    ids, until = itertools.count(), asyncio.Event()
+    async with asyncio.timeout(BOUND), asyncio.TaskGroup() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.create_task(turns(directory, ids, until))
+        seen = 0
+        for victim in [*SERVICES] * ROUNDS:
+            rows = await booked(directory, seen + AT_ONCE)  # Turns have ended since the last kill; others run.
+            seen = sum(row.turns for row in rows)
+            await running.kill(victim)
+            await running.start(victim)
+        await booked(directory, seen + AT_ONCE)
+        until.set()
+    kept = await outcomes(directory)
+    rows = await booked(directory, len(kept))
+    ended = Counter(each.terminal for each in kept)
+
+    assert max(Counter((each.turn_id, each.attempt) for each in kept).values()) == 1
+    assert ended[outcome_service_pb2.TERMINAL_COMPLETED] > 0
+    assert ended[outcome_service_pb2.TERMINAL_FAILED] > 0
+    assert sum(row.turns for row in rows) == len(kept)
+    assert sum(row.usage.input_tokens for row in rows) == sum(each.usage.input_tokens for each in kept)
