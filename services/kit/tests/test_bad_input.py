@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from alive.agent.v1 import options_pb2, outcome_service_pb2, outcome_service_pb2_grpc, provider_pb2
+from alive.agent.v1 import outcome_service_pb2, outcome_service_pb2_grpc, provider_pb2
 from alive_kit import server as servers
 from alive_kit.rpc import handler_of
 from alive_kit.testing.bad_input import BAD, lay_traps, unpack, violations
