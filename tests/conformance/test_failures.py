@@ -60,6 +60,10 @@ ONLY: dict[str, Faults] = {
         "said-not-included": (Fault(error_after=0, code="usage_not_included"), Reason.FAILURE_REASON_QUOTA),
         "said-unknown": (Fault(error_after=3), Reason.FAILURE_REASON_NETWORK),
     },
+    "reference": {
+        "error-event": (Fault(error_after=0), Reason.FAILURE_REASON_NETWORK),
+        "error-event-in-text": (Fault(error_after=3), Reason.FAILURE_REASON_NETWORK),
+    },
 }
 """What only one vendor's API says."""
 
@@ -71,7 +75,7 @@ PASSING = {
 """Reasons after which the same turn may succeed."""
 
 
-UNTOLD = {"claude": 6, "codex": 0}
+UNTOLD = {"claude": 6, "codex": 0, "reference": 0}
 """Requests beside those that a CLI tells of: the limit of the capability ``model_retry``."""
 
 
@@ -130,17 +134,17 @@ async def test_an_error_that_only_one_api_knows_has_its_reason(subject: Subject)
 @requirement("failure:retry-after")
 async def test_the_wait_that_a_vendor_asks_for_is_passed_on(subject: Subject) -> None:
     """OpenAI says it in words; Claude Code says only how long it waits itself."""
-    if subject.name == "claude":
-        fault = Fault(status=429, headers={"retry-after": "2"})
-    else:
+    if subject.name == "codex":
         fault = Fault(error_after=0, code="rate_limit_exceeded", message="Please try again in 1.2s.")
+    else:
+        fault = Fault(status=429, headers={"retry-after": "2" if subject.name == "claude" else "1.2"})
     prompt = subject.script("wait", Reply(fault=fault), Reply(text="At last."))
     events = await subject.caller.run(prompt)
     (retry,) = [event.notice.retry for event in events if event.notice.code == "model_retry"]
 
     assert said(events) == "At last."
     assert retry.delay.ToMilliseconds() >= 1200
-    if subject.name == "codex":
+    if subject.name != "claude":
         error = await check(subject, "waits", fault, Reason.FAILURE_REASON_RATE_LIMIT)
         assert error.retry_after.ToMilliseconds() == 1200
 
@@ -172,9 +176,9 @@ async def test_an_answer_that_is_cut_says_so(subject: Subject) -> None:
 
 @requirement("failure:cut")
 async def test_a_refusal_fails_as_refused(subject: Subject) -> None:
-    """Anthropic says it as a stop reason, OpenAI as a code."""
+    """OpenAI says it as a code, Anthropic as a stop reason."""
     policy = Reply(fault=Fault(error_after=0, code="cyber_policy"))
-    reply = Reply(stop="refusal", repeat=9) if subject.name == "claude" else policy
+    reply = policy if subject.name == "codex" else Reply(stop="refusal", repeat=9)
     error = (await subject.caller.run(subject.script("refusal", reply)))[-1].turn_failed.error
 
     assert error.reason == error_pb2.FAILURE_REASON_REFUSED
@@ -183,8 +187,9 @@ async def test_a_refusal_fails_as_refused(subject: Subject) -> None:
 
 @requirement("failure:silence")
 async def test_a_model_that_falls_silent_fails_the_turn(subject: Subject) -> None:
-    """Claude Code waits for an answer to begin, Codex for it to go on; both ask once more."""
-    impatient = {"ALIVE_CLAUDE_REQUEST_SECONDS": "1", "ALIVE_CODEX_SILENCE_SECONDS": "1"}
+    """Claude Code waits for an answer to begin, others for it to go on; all ask once more."""
+    variables = ("ALIVE_CLAUDE_REQUEST_SECONDS", "ALIVE_CODEX_SILENCE_SECONDS", "ALIVE_REFERENCE_SILENCE_SECONDS")
+    impatient = dict.fromkeys(variables, "1")
     fault = Fault(stall_after=0 if subject.name == "claude" else 2)
     prompt = subject.script("silence", Reply(text="This stops here.", chunk=4, fault=fault, repeat=9))
     with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as name:

@@ -200,7 +200,11 @@ async def test_only_allowed_tools_exist(subject: Subject) -> None:
 async def test_a_denied_tool_does_not_exist(subject: Subject) -> None:
     """The tools that run commands, by the vendor's names of them."""
     workspace = subject.workspace("denied-tools")
-    denied = {"claude": ["Bash"], "codex": ["exec_command", "write_stdin", "apply_patch", "view_image"]}[subject.name]
+    denied = {
+        "claude": ["Bash"],
+        "codex": ["exec_command", "write_stdin", "apply_patch", "view_image"],
+        "reference": ["run_command"],
+    }[subject.name]
     prompt = subject.script("denied-tools", Reply(actions=[RunCommand(command="touch made.txt")]), Reply(text="Done."))
     permissions = options_pb2.Permissions(tools=options_pb2.ToolRules(denied=denied))
     events = await subject.caller.run(prompt, workspace_id="denied-tools", permissions=permissions)
@@ -250,12 +254,12 @@ async def test_a_sandbox_bounds_where_commands_write(subject: Subject, name: str
 @requirement("option:network")
 @pytest.mark.parametrize("network", [True, False])
 async def test_a_command_has_the_network_only_where_it_may(subject: Subject, *, network: bool) -> None:
-    """It connects to a port of the host. Where the provider cannot tell, it refuses."""
+    """It connects to a port of the host. Where the provider cannot tell, it refuses: without a box or a sandbox."""
     port = subject.model.url.rpartition(":")[2]
     program = f"import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('REACHED')"
     reply = Reply(actions=[RunCommand(command=f'python3 -c "{program}"')])
     permissions = options_pb2.Permissions(network=network)
-    if subject.boxed if network else subject.name == "claude" and not subject.boxed:
+    if subject.boxed if network else not has(subject, "permissions.sandbox.WORKSPACE_WRITE"):
         error = await refused(subject, permissions=permissions)
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
         assert "permissions.network" in (error.details() or "")
@@ -271,6 +275,11 @@ async def test_a_command_has_the_network_only_where_it_may(subject: Subject, *, 
 async def test_the_model_can_search_the_web_only_where_it_may(subject: Subject, *, web_search: bool) -> None:
     """Without the option there is no such tool."""
     permissions = options_pb2.Permissions(web_search=web_search)
+    if web_search and not has(subject, "permissions.web_search"):
+        error = await refused(subject, permissions=permissions)
+        assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "permissions.web_search" in (error.details() or "")
+        return
     name = f"web-{web_search}"
     await subject.caller.run(subject.script(name, Reply(text="Yes.")), permissions=permissions)
 

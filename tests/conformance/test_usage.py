@@ -8,7 +8,7 @@ from alive_kit.testing.harness import collect
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import Fault, RawTool, Reply, RunCommand, TokenUsage
 
-from .conftest import Subject, said
+from .conftest import DECLARATIONS, Subject, said
 
 COUNTED = TokenUsage(input=1000, cached=600, cache_write=100, output=50, reasoning=30)
 
@@ -28,7 +28,7 @@ def counts(usage: usage_pb2.Usage) -> tuple[int, ...]:
 
 def price_of(subject: Subject, model: str, usage: TokenUsage) -> int:
     """Return what a request costs, by hand and by the provider's table."""
-    rates = import_module(f"alive_{subject.name}.prices").PRICES.models[model].rates
+    rates = import_module(f"{DECLARATIONS[subject.name].module}.prices").PRICES.models[model].rates
     fresh = usage.input - usage.cached - usage.cache_write
     cached = usage.cached * rates.cached_input + usage.cache_write * rates.cache_write
     return int(fresh * rates.input + cached + usage.output * rates.output) // 1000

@@ -110,7 +110,7 @@ class TurnTable:
         require_ready()
         check_files(merged, workspace)
         self.tools.attach(merged, workspace, has_file_tools=self.provider.has_file_tools(merged))
-        self._check_options(merged)
+        self._check_options(merged)  # Rules may name tools of the servers that were just attached.
         mcp_servers = self.mcp.complete(merged.mcp_servers, workspace)
         grants = self.apis.grants(merged, mcp_servers)
         session = self._session_for(merged, resolved)

@@ -81,7 +81,7 @@ REQUIREMENTS = {
     "option:tools": "Only allowed tools exist, and no denied one; a rule that names no tool is refused.",
     "option:sandbox": "A sandbox keeps commands from writing where they may not, or is refused by name.",
     "option:network": "A command reaches the network only where it may, or the option is refused by name.",
-    "option:web-search": "The model can search the web only where the request says so.",
+    "option:web-search": "The model can search the web only where it may, or the option is refused by name.",
     "option:deadline": "A turn that reaches its deadline, or whose agent is silent for too long, fails by that reason.",
     "option:max-tokens": "max_tokens bounds the tokens of a turn.",
     "option:max-money": "max_micro_usd bounds what a turn costs.",

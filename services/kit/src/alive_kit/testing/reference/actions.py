@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alive_kit.testing.reference.tools import exists
 from alive_kit.testing.reference.wire import Json, Wire
 
 if TYPE_CHECKING:
@@ -29,18 +30,18 @@ class Declined(Exception):
 class Actions:
     """The actions of one turn, each an item."""
 
-    def __init__(self, wire: Wire, servers: "Servers | None", policy: str) -> None:
+    def __init__(self, wire: Wire, servers: "Servers | None", policy: str, rules: Json) -> None:
         self._wire = wire
         self._servers = servers
         self._policy = policy
-        self._do: dict[str, Callable[[Json, Json], Awaitable[str]]] = {
+        own: dict[str, Callable[[Json, Json], Awaitable[str]]] = {
             "run_command": self._run_command,
             "write_file": self._change_file,
             "edit_file": self._change_file,
-            "call_tool": self._call_tool,
             "update_plan": self._update_plan,
             "ask_user": self._ask_user,
         }
+        self._do = {name: do for name, do in own.items() if exists(name, **rules)} | {"call_tool": self._call_tool}
 
     async def do(self, action: Json) -> str:
         """Do what the model wants, and return what it is told."""
@@ -99,7 +100,7 @@ class Actions:
         call = {"server": server, "tool": tool, "arguments_json": json.dumps(arguments)}
         item["tool_call"] = call
         self._start(item)
-        if self._servers is None or not self._servers.may_call(server, tool):
+        if self._servers is None or not self._servers.has(server, tool):
             came: Json = {"error": f"there is no tool {tool} of {server}"}
         else:
             if not self._servers.is_read_only(server, tool):

@@ -14,12 +14,13 @@ _SECONDS_BETWEEN = 0.2
 
 
 class Broken(Exception):
-    """A request to the model failed in a way that may pass."""
+    """A request to the model failed: by an HTTP status, or without one."""
 
     def __init__(self, *, status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(status)
         self.status = status
         self.retry_after = retry_after
+        self.may_pass = not status or status == 429 or status >= 500
 
 
 class Speech:
@@ -71,11 +72,11 @@ class Speech:
 class Model:
     """The model, over HTTP: a plain dialect of server-sent events."""
 
-    def __init__(self, start: Json, wire: Wire, http: aiohttp.ClientSession) -> None:
+    def __init__(self, start: Json, wire: Wire, http: aiohttp.ClientSession, offered: list[str]) -> None:
         self._start = start
         self._wire = wire
         self._http = http
-        self._usage: dict[str, int] = {}
+        self._tools = [{"name": name} for name in offered]
 
     async def answer(self, memory: Memory) -> Speech:
         """Return the model's answer to what was said; ask again where that may help."""
@@ -84,13 +85,14 @@ class Model:
             try:
                 await self._ask(memory, speech)
             except (aiohttp.ClientError, Broken) as error:
-                speech.retract()
                 broken = error if isinstance(error, Broken) else Broken()
-                if attempt > self._start["max_retries"]:
-                    raise Failed(_reason(broken), retries=attempt - 1) from error
+                if attempt > self._start["max_retries"] or not broken.may_pass:
+                    speech.close("ITEM_STATUS_FAILED")
+                    raise self._failed(broken, attempt - 1) from error
+                speech.retract()
                 await self._wait(attempt, broken)
             else:
-                self._count(speech.end["usage"])
+                self._wire.say(used=speech.end["usage"], model=self._start["model"])
                 return speech
         raise AssertionError
 
@@ -99,14 +101,13 @@ class Model:
             **{name: self._start[name] for name in ("model", "effort", "instructions")},
             "session": memory.session,
             "stream": True,
+            "tools": self._tools,
             "messages": memory.messages,
         }
         headers = {"authorization": f"Bearer {self._start['key']}"}
         async with self._http.post(f"{self._start['url']}/v1/plain", json=body, headers=headers) as response:
-            if response.status >= 500 or response.status == 429:
-                raise Broken(status=response.status, retry_after=float(response.headers.get("retry-after", 0)))
             if response.status >= 400:
-                raise Failed(http_status=response.status)
+                raise Broken(status=response.status, retry_after=float(response.headers.get("retry-after", 0)))
             async for line in response.content:
                 if line.startswith(b"data: "):
                     speech.hear(json.loads(line.removeprefix(b"data: ")))
@@ -121,14 +122,9 @@ class Model:
         self._wire.emit("notice", notice)
         await asyncio.sleep(seconds)
 
-    def _count(self, usage: dict[str, int]) -> None:
-        for name, tokens in {**usage, "model_requests": 1}.items():
-            self._usage[name] = self._usage.get(name, 0) + tokens
-        models = [{"model": self._start["model"], "usage": self._usage}]
-        self._wire.emit("usage_updated", {"usage": {**self._usage, "models": models}})
-
-
-def _reason(broken: Broken) -> str:
-    if not broken.status:
-        return "NETWORK"
-    return "RATE_LIMIT" if broken.status == 429 else "OVERLOADED"
+    def _failed(self, broken: Broken, retries: int) -> Failed:
+        message = "The request to the model failed."
+        self._wire.emit("notice", {"severity": "SEVERITY_WARNING", "code": "model_error", "message": message})
+        if not broken.status:
+            return Failed("NETWORK", retries=retries)
+        return Failed(http_status=broken.status, retry_after=broken.retry_after, retries=retries)

@@ -5,7 +5,8 @@ import base64
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from alive.agent.v1 import agent_service_pb2, approval_pb2, error_pb2, event_pb2, options_pb2, provider_pb2
+from alive.agent.v1 import agent_service_pb2, approval_pb2, error_pb2, event_pb2, options_pb2, provider_pb2, usage_pb2
 from alive_kit.apis import Apis
-from alive_kit.capabilities import limited, supported, unsupported
 from alive_kit.errors import TurnFailure
+from alive_kit.events import usage_updated
 from alive_kit.failures import failure, reason_of_http_status, turn_error
 from alive_kit.inputs import read_image
 from alive_kit.launch import Launch
@@ -24,47 +25,21 @@ from alive_kit.provider import PLAN_INSTRUCTIONS, Turn, TurnSpec, Unsupported
 from alive_kit.resume import Resume
 from alive_kit.structured_output import structured_output
 from alive_kit.surroundings import NotReady, VendorCli, read_key
+from alive_kit.testing.reference.options import MODEL, capabilities, refusals
+from alive_kit.testing.reference.prices import PRICES
+from alive_kit.testing.reference.tools import FILES, exists
 from alive_kit.testing.reference.turn import VERSION
 from alive_kit.testing.reference.wire import LINE_BYTES, Json
+from alive_kit.usage import Tally
 from alive_kit.validation import image_type
 from alive_kit.walls import Walls, WallSettings
 from alive_kit.workspaces import Workspace
 
 PROGRAM = Path(__file__).with_name("program.py")
 
-MODEL = provider_pb2.Model(model="reference-1", display_name="Reference 1", default=True, efforts=("low", "high"))
-
 _INSTRUCTIONS = "You are a coding agent. You work in one directory, with a shell, files and tools of MCP servers. " * 2
 _KEY_VARIABLE = "ALIVE_REFERENCE_API_KEY_FILE"
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-
-_NO_BOX = "without a launcher there is no box"
-_REFUSED = {
-    "permissions.extra_directories": "an agent has its own workspace only",
-    "permissions.web_search": "it has no such tool",
-    "limits.max_micro_usd": "its model has no price",
-    "history": "it remembers its own sessions only",
-}
-"""Options that it cannot honour, and why."""
-
-_CAPABILITIES = (
-    *(supported(f"permissions.approval_policy.{policy}") for policy in ("BYPASS", "PLAN", "ASK", "ACCEPT_EDITS")),
-    limited("permissions.tools", "only tools of MCP servers can be named"),
-    *(unsupported(name, why) for name, why in _REFUSED.items()),
-    unsupported("tools.files", "its own cannot be switched off"),
-    *(supported(f"agent.{name}") for name in ("effort", "output_schema")),
-    *(supported(f"agent.system_prompt.{name}") for name in ("append", "replace")),
-    *(supported(name) for name in ("input.image", "limits.max_turns", "mcp_servers.stdio", "model_retry")),
-    limited("limits.max_tokens", "checked after each request to the model"),
-    *(supported(name) for name in ("ephemeral", "SteerTurn", "ResolveApproval", "ReadItemContent")),
-    *(supported(name) for name in ("ListSessions", "GetSession", "ForkSession", "DeleteSession", "ListItems")),
-)
-_OUTSIDE = (
-    unsupported("permissions.sandbox.READ_ONLY", _NO_BOX),
-    unsupported("permissions.sandbox.WORKSPACE_WRITE", _NO_BOX),
-    supported("permissions.sandbox.FULL_ACCESS"),
-    limited("permissions.network", f"only on: {_NO_BOX}"),
-)
 
 
 class ReferenceSettings(BaseSettings):
@@ -84,6 +59,9 @@ class ReferenceSettings(BaseSettings):
     reference_max_retries: int = Field(default=2, ge=0, le=10)
     """How often the agent asks the model again after an error."""
 
+    reference_silence_seconds: float = Field(default=300.0, gt=0)
+    """How long the model may be silent, before its answer and within it."""
+
 
 class ReferenceAgent:
     """A running agent; it serves one turn."""
@@ -94,6 +72,7 @@ class ReferenceAgent:
         self._process: asyncio.subprocess.Process | None = None
         self._answering: set[asyncio.Task[None]] = set()
         self._answer = ""
+        self._tally = Tally(PRICES)
 
     async def start(self, start: Json) -> None:
         """Start the program and tell it what to do.
@@ -121,7 +100,10 @@ class ReferenceAgent:
         async for said in self._said():
             match said:
                 case {"event": event}:
-                    self._emit(event, turn)
+                    self._emit(ParseDict(event, event_pb2.Event()), said, turn)
+                case {"used": usage, "model": model}:
+                    self._tally.count(str(self._tally.requests), model, ParseDict(usage, usage_pb2.Usage()))
+                    self._emit(usage_updated(self._tally.total()), said, turn)
                 case {"ask": asked, "id": question}:
                     task = asyncio.create_task(self._ask(asked, question, turn))
                     self._answering.add(task)
@@ -171,8 +153,7 @@ class ReferenceAgent:
         decision = await turn.ask(ParseDict(asked, approval_pb2.ApprovalRequested()))
         await self._say({"answer": MessageToDict(decision, preserving_proto_field_name=True), "id": question})
 
-    def _emit(self, said: Json, turn: Turn) -> None:
-        event = ParseDict(said, event_pb2.Event())
+    def _emit(self, event: event_pb2.Event, said: Json, turn: Turn) -> None:
         if event.item_completed.item.HasField("message"):
             self._answer = event.item_completed.item.message.text
         if self._spec.request.delivery.include_raw:
@@ -209,7 +190,7 @@ class ReferenceProvider:
             display_name="Reference",
             versions=provider_pb2.Versions(service=VERSION),
             readiness=provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY),
-            capabilities=[*self._walls.capabilities(), *(_OUTSIDE if not self._walls.stand else ()), *_CAPABILITIES],
+            capabilities=capabilities(self._walls),
             models=[MODEL],
         )
         try:
@@ -224,27 +205,12 @@ class ReferenceProvider:
 
     def unsupported(self, request: agent_service_pb2.StartTurnRequest, resume: Resume | None) -> Iterable[Unsupported]:
         """Yield every option that would not be honoured."""
-        yield from self._walls.refusals(request)
-        permissions = request.permissions
-        if not self._walls.stand and permissions.sandbox not in {0, options_pb2.SANDBOX_FULL_ACCESS}:
-            yield Unsupported(field="permissions.sandbox", why=_NO_BOX)
-        if not self._walls.stand and permissions.HasField("network") and not permissions.network:
-            yield Unsupported(field="permissions.network", why=_NO_BOX)
-        if not all(name.startswith("mcp__") for name in [*permissions.tools.allowed, *permissions.tools.denied]):
-            yield Unsupported(field="permissions.tools", why="only tools of MCP servers can be named")
-        if request.agent.effort and request.agent.effort not in MODEL.efforts:
-            yield Unsupported(field="agent.effort", why=f"{MODEL.model} offers {', '.join(MODEL.efforts)}")
-        asked = {
-            "permissions.extra_directories": permissions.extra_directories,
-            "permissions.web_search": permissions.web_search,
-            "limits.max_micro_usd": request.limits.HasField("max_micro_usd"),
-            "history": request.HasField("history"),
-        }
-        yield from (Unsupported(field=field, why=_REFUSED[field]) for field, is_asked in asked.items() if is_asked)
+        return refusals(request, self._walls)
 
     def has_file_tools(self, request: agent_service_pb2.StartTurnRequest) -> bool:
-        """Return True: they cannot be switched off."""
-        return True
+        """Whether the rules leave any of its own."""
+        rules = request.permissions.tools
+        return any(exists(name, allowed=rules.allowed, denied=rules.denied) for name in FILES)
 
     async def start(self, spec: TurnSpec) -> ReferenceAgent:
         """Start the agent for a turn."""
@@ -290,6 +256,7 @@ def _start(spec: TurnSpec, settings: ReferenceSettings, key: str, launch: Launch
         "url": settings.reference_base_url,
         "key": key,
         "max_retries": settings.reference_max_retries,
+        "silence_seconds": settings.reference_silence_seconds,
         "model": model,
         "effort": request.agent.effort,
         "instructions": "\n\n".join(text for text in (base, prompt.append, spec.project_instructions, plan) if text),
@@ -299,7 +266,8 @@ def _start(spec: TurnSpec, settings: ReferenceSettings, key: str, launch: Launch
         "fork_at": spec.resume and spec.resume.fork_at,
         "is_kept": not request.ephemeral,
         "input": [_part(part, spec) for part in request.input],
-        "servers": [_server(server, request.permissions, launch) for server in spec.mcp_servers],
+        "rules": _rules(request.permissions.tools),
+        "servers": [_server(server, launch) for server in spec.mcp_servers],
         "started": {
             "model": model,
             "resumed": spec.resume is not None,
@@ -309,12 +277,15 @@ def _start(spec: TurnSpec, settings: ReferenceSettings, key: str, launch: Launch
     }
 
 
-def _server(server: options_pb2.McpServer, permissions: options_pb2.Permissions, launch: Launch) -> Json:
+def _rules(rules: options_pb2.ToolRules) -> Json:
+    return {"allowed": list(rules.allowed), "denied": list(rules.denied)}
+
+
+def _server(server: options_pb2.McpServer, launch: Launch) -> Json:
     fields: Json = {
         "name": server.name,
         "required": server.required,
-        "allowed": list(_own(server, server.tools.allowed, permissions.tools.allowed)),
-        "denied": list(_own(server, server.tools.denied, permissions.tools.denied)),
+        "rules": _rules(server.tools),
         "startup_seconds": server.startup_timeout.ToNanoseconds() / 1e9 or 10.0,
         "tool_seconds": server.tool_timeout.ToNanoseconds() / 1e9 or 60.0,
     }
@@ -329,12 +300,6 @@ def _server(server: options_pb2.McpServer, permissions: options_pb2.Permissions,
     }
 
 
-def _own(server: options_pb2.McpServer, names: Iterable[str], full_names: Iterable[str]) -> Iterator[str]:
-    prefix = f"mcp__{server.name}__"
-    yield from names
-    yield from (name.removeprefix(prefix) for name in full_names if name.startswith(prefix))
-
-
 def _part(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:
     match part.WhichOneof("content"):
         case "image":
@@ -347,8 +312,13 @@ def _part(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:
 
 
 def _failure(error: Json) -> TurnFailure:
-    reason = error_pb2.FailureReason.Value(error["reason"])
-    status = error.get("http_status")
+    reason, status = error_pb2.FailureReason.Value(error["reason"]), error.get("http_status")
+    seconds = error.get("retry_after")
     return TurnFailure(
-        turn_error(reason or reason_of_http_status(status or 0), http_status=status, retries=error.get("retries", 0))
+        turn_error(
+            reason or reason_of_http_status(status or 0),
+            http_status=status,
+            retries=error.get("retries", 0),
+            retry_after=timedelta(seconds=seconds) if seconds else None,
+        )
     )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -13,17 +13,19 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitResult
 
+from alive_kit.testing.reference.tools import exists
 from alive_kit.testing.reference.wire import Json
 
 
 class Servers:
     """The MCP servers of a turn, each held open by a task of its own."""
 
-    def __init__(self, ask: Callable[..., Awaitable[Json]]) -> None:
+    def __init__(self, ask: Callable[..., Awaitable[Json]], rules: Json) -> None:
         self._ask = ask
+        self._rules = rules
         self._declared: dict[str, Json] = {}
         self._sessions: dict[str, ClientSession] = {}
-        self._read_only: set[tuple[str, str]] = set()
+        self._read_only: dict[tuple[str, str], bool] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, declared: list[Json]) -> list[Json]:
@@ -31,14 +33,17 @@ class Servers:
         self._declared = {server["name"]: server for server in declared}
         return list(await asyncio.gather(*map(self._start, declared)))
 
-    def may_call(self, server: str, tool: str) -> bool:
-        """Whether a tool may be called: its server has started, and the request allows it."""
-        allowed, denied = (self._declared.get(server, {}).get(name, ()) for name in ("allowed", "denied"))
-        return server in self._sessions and tool not in denied and (not allowed or tool in allowed)
+    def names(self) -> Iterator[str]:
+        """Yield the names of the tools that there are: those of servers that have started, as far as rules let them."""
+        return (_full_name(*tool) for tool in self._read_only)
+
+    def has(self, server: str, tool: str) -> bool:
+        """Whether there is a tool."""
+        return (server, tool) in self._read_only
 
     def is_read_only(self, server: str, tool: str) -> bool:
         """Whether a tool says of itself that it only reads."""
-        return (server, tool) in self._read_only
+        return self._read_only[server, tool]
 
     async def call(self, server: str, tool: str, arguments: Json) -> Json:
         """Call a tool and return what becomes of its item."""
@@ -72,11 +77,15 @@ class Servers:
             async with session:
                 await session.initialize()
                 for tool in (await session.list_tools()).tools:
-                    if tool.annotations and tool.annotations.read_only_hint:
-                        self._read_only.add((server["name"], tool.name))
+                    if self._exists(server, tool.name):
+                        is_read_only = bool(tool.annotations and tool.annotations.read_only_hint)
+                        self._read_only[server["name"], tool.name] = is_read_only
                 self._sessions[server["name"]] = session
                 ready.set_result(None)
                 await asyncio.Event().wait()
+
+    def _exists(self, server: Json, tool: str) -> bool:
+        return exists(tool, **server["rules"]) and exists(_full_name(server["name"], tool), **self._rules)
 
     def _elicit(self, server: str) -> ElicitationFnT:
         async def elicit(context: object, params: Any) -> ElicitResult:
@@ -102,6 +111,10 @@ async def _transport(server: Json) -> AsyncIterator[Any]:
         program = {name: server[name] for name in ("command", "args", "env")}
         async with stdio_client(StdioServerParameters.model_validate(program)) as streams:
             yield streams
+
+
+def _full_name(server: str, tool: str) -> str:
+    return f"mcp__{server}__{tool}"
 
 
 def _part(part: Json) -> Json:

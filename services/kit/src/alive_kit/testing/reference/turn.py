@@ -9,6 +9,7 @@ import aiohttp
 from alive_kit.testing.reference.actions import ASKING, Actions
 from alive_kit.testing.reference.memory import Memory
 from alive_kit.testing.reference.model import Model
+from alive_kit.testing.reference.tools import OWN, exists
 from alive_kit.testing.reference.wire import LINE_BYTES, Failed, Json, Wire
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ async def _run(start: Json, wire: Wire) -> None:
         for state in states:
             if state["status"] == "MCP_SERVER_STATUS_FAILED":
                 wire.emit("notice", _failed_server(state["name"]))
-        async with aiohttp.ClientSession() as http:
-            await _talk(start, wire, memory, Model(start, wire, http), Actions(wire, servers, start["policy"]))
+        offered = [name for name in OWN if exists(name, **start["rules"])] + list(servers.names() if servers else ())
+        actions = Actions(wire, servers, start["policy"], start["rules"])
+        silence = aiohttp.ClientTimeout(sock_read=start["silence_seconds"])
+        async with aiohttp.ClientSession(timeout=silence) as http:
+            await _talk(start, wire, memory, Model(start, wire, http, offered), actions)
     finally:
         if servers:
             await servers.stop()
@@ -75,7 +79,7 @@ def _servers(start: Json, wire: Wire) -> "Servers | None":
     async def elicit(**asked: object) -> Json:
         return await wire.ask(elicitation=asked) if start["policy"] in ASKING else {"kind": "DECISION_KIND_DENY"}
 
-    return Servers(elicit)
+    return Servers(elicit, start["rules"])
 
 
 async def _talk(start: Json, wire: Wire, memory: Memory, model: Model, actions: Actions) -> None:
@@ -88,6 +92,8 @@ async def _talk(start: Json, wire: Wire, memory: Memory, model: Model, actions: 
         text = speech.text or text
         memory.add({"role": "agent", "content": [{"text": speech.text}, *({"action": it} for it in speech.actions)]})
         wire.say(remember=[memory.session, str(len(memory.messages))])
+        if speech.end["stop"] == "refusal":
+            raise Failed("REFUSED")
         if not speech.actions:
             wire.say(completed=_STOPS[speech.end["stop"]])
             return
@@ -103,7 +109,6 @@ async def _talk(start: Json, wire: Wire, memory: Memory, model: Model, actions: 
 _STOPS = {
     "end_turn": "STOP_REASON_END_TURN",
     "max_tokens": "STOP_REASON_MAX_TOKENS",
-    "refusal": "STOP_REASON_REFUSAL",
 }
 
 
