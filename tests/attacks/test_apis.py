@@ -122,10 +122,10 @@ async def test_an_http_mcp_server_is_reached_from_a_box(world: World, provider: 
 async def test_an_expired_bearer_is_a_notice_and_a_fresh_one_works(world: World, provider: str) -> None:
     """The caller refreshes it, and says it with the next turn: nothing is restarted."""
     statuses = []
-    for bearer in ("expired", BEARER):
+    for which, bearer in (("expired", "expired"), ("fresh", BEARER)):
         http = options_pb2.HttpTransport(url=world.notes_url, headers={"Authorization": f"Bearer {bearer}"})
         server = options_pb2.McpServer(name="notes", http=http)
-        marker = await world.deployment.model.script(f"{provider}-{bearer}", Script(replies=[Reply(text="Done.")]))
+        marker = await world.deployment.model.script(f"{provider}-{which}", Script(replies=[Reply(text="Done.")]))
         asked = {"provider_id": provider, "workspace_id": "attacker.example", "mcp_servers": [server]}
         events = await world.deployment.caller.run(f"{marker} go", **asked)
         started = next(event.turn_started for event in events if event.HasField("turn_started"))

@@ -13,6 +13,7 @@ from claude_agent_sdk import AssistantMessage, ClaudeSDKClient, ResultMessage
 
 from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_claude.approvals import Asking
+from alive_claude.environment import startup_seconds
 from alive_claude.events import Translator
 from alive_claude.failures import of_exception, of_result
 from alive_claude.messages import answer_elicitations, receive
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 _CONNECT_SECONDS = 30.0
 _DISCONNECT_SECONDS = 2.0
 _MCP_POLL_SECONDS = 0.05
-_MCP_SECONDS = 10.0
 
 _STATEMENTS = (AssistantMessage, ResultMessage)
 
@@ -134,7 +134,7 @@ class ClaudeAgent:
         required = {server.name: server for server in self._spec.mcp_servers if server.required}
         if not required:
             return
-        bound = max(server.startup_timeout.ToNanoseconds() / 1e9 or _MCP_SECONDS for server in required.values())
+        bound = max(map(startup_seconds, required.values()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(bound):
                 while await self._statuses(required) & {"pending"}:

@@ -1,9 +1,14 @@
 """What Claude Code sees: an allow-list, built from nothing. Names as of Claude Code 2.1.330."""
 
 import os
+from collections.abc import Iterable
 
+from alive.agent.v1 import options_pb2
 from alive_claude.settings import ClaudeSettings
 from alive_kit.workspaces import Workspace
+
+STARTUP_SECONDS = 10.0
+"""How long an MCP server may take to start, unless it says otherwise."""
 
 _FIXED = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -26,7 +31,9 @@ _FIXED = {
 }
 
 
-def cli_environment(settings: ClaudeSettings, workspace: Workspace, key: str) -> dict[str, str]:
+def cli_environment(
+    settings: ClaudeSettings, workspace: Workspace, key: str, servers: Iterable[options_pb2.McpServer] = ()
+) -> dict[str, str]:
     """Return everything that the CLI sees."""
     environment = {
         **_FIXED,
@@ -38,12 +45,19 @@ def cli_environment(settings: ClaudeSettings, workspace: Workspace, key: str) ->
         "ANTHROPIC_API_KEY": key,
         "CLAUDE_CODE_MAX_RETRIES": str(settings.claude_max_retries),
         "API_TIMEOUT_MS": str(round(settings.claude_request_seconds * 1000)),
+        # One for all servers: the CLI begins only when each has started or has had as long as this (its own: 30 s).
+        "MCP_TIMEOUT": str(round(max(map(startup_seconds, servers), default=STARTUP_SECONDS) * 1000)),
         "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": str(round(settings.claude_silence_seconds * 1000)),
     }
     if os.geteuid() == 0:
         # As root the CLI refuses to run without asking unless it is told that it is walled in.
         environment["IS_SANDBOX"] = "1"
     return environment
+
+
+def startup_seconds(server: options_pb2.McpServer) -> float:
+    """Return how long an MCP server may take to start."""
+    return server.startup_timeout.ToNanoseconds() / 1e9 or STARTUP_SECONDS
 
 
 def version_environment() -> dict[str, str]:

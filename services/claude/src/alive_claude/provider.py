@@ -73,7 +73,7 @@ class ClaudeProvider:
             key = spec.token or read_key(self._settings.anthropic_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
             raise failure(error_pb2.FAILURE_REASON_AUTH) from finding
-        environment = cli_environment(self._settings, spec.workspace, key)
+        environment = cli_environment(self._settings, spec.workspace, key, spec.mcp_servers)
         launch = self._walls.launch(self._settings.claude_cli, environment, spec.workspace, spec.request.permissions)
         agent = ClaudeAgent(spec, launch)
         try:

@@ -25,6 +25,8 @@ REQUIREMENTS = {
     "mcp:environment": "An MCP server sees what is declared for it and nothing of the service.",
     "mcp:optional": "An optional MCP server that does not start is a state and a notice; the turn goes on.",
     "mcp:required": "A required MCP server that does not start fails the turn before the model is asked.",
+    "mcp:failing": "A call whose MCP server crashes or hangs is a failed item, within its bound; the turn goes on.",
+    "mcp:slow": "An MCP server is waited for as long as it may take to start.",
     "mcp:denied": "A denied tool of an MCP server cannot be called.",
     "tools:default": "A turn of a user has Alive's own tools, and they answer the same with every provider.",
     "tools:secrets": "Alive's tools hold no secret of the user's or the product's where a gateway stands.",
