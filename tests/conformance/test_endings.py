@@ -106,11 +106,43 @@ async def test_an_interrupt_ends_a_turn_that_waits_to_ask_the_model_again(subjec
     assert events[-1].HasField("turn_interrupted")
 
 
+@requirement("interrupt:starting")
+async def test_an_interrupt_ends_a_turn_whose_agent_is_only_starting(subject: Subject) -> None:
+    """Nothing was said yet; the model is never asked, and the session takes the next turn."""
+    turn_id = f"{subject.kind}-starting"
+    call = subject.caller.start(subject.script("starting", Reply(text="Never.")), turn_id=turn_id)
+    async with asyncio.timeout(BOUND):
+        result = await subject.caller.interrupt(turn_id)
+        events = await collect(call)
+    again = await subject.caller.run(subject.script("started", Reply(text="Next.")), session_id=events[0].session_id)
+
+    assert result in {agent_service_pb2.INTERRUPT_RESULT_INTERRUPTED, agent_service_pb2.INTERRUPT_RESULT_KEPT}
+    assert [event.WhichOneof("kind") for event in events][-1] == "turn_interrupted"
+    assert subject.bodies("starting") == []
+    assert said(again) == "Next."
+
+
+@requirement("interrupt:stalled")
+async def test_an_interrupt_ends_a_turn_whose_model_says_nothing(subject: Subject) -> None:
+    """The request is there, and no header comes back."""
+    prompt, turn_id = subject.script("mute", Reply(fault=Fault(stall_after=0))), f"{subject.kind}-mute"
+    call = subject.caller.start(prompt, turn_id=turn_id)
+    await subject.model.arrived(f"{subject.kind}-mute")
+    async with asyncio.timeout(BOUND):
+        await subject.caller.interrupt(turn_id)
+        events = await collect(call)
+    again = await subject.caller.run(subject.script("heard", Reply(text="Next.")), session_id=events[0].session_id)
+
+    assert events[-1].turn_interrupted.interrupted_by == event_pb2.INTERRUPTED_BY_CALLER
+    assert said(again) == "Next."
+
+
 @requirement("end:no-process")
 async def test_a_daemon_does_not_outlive_its_turn(subject: Subject) -> None:
-    """A command starts a process in a session of its own."""
+    """A command forks twice, into a session of its own that ignores every signal."""
     word = f"canary-{subject.name}-daemon"
-    command = f"setsid python3 -c 'import time; time.sleep(300)' {word} >/dev/null 2>&1 </dev/null & echo started"
+    daemon = f"trap '' TERM INT HUP; python3 -c 'import time; time.sleep(300)' {word} & sleep 300"
+    command = f'setsid sh -c "{daemon}" >/dev/null 2>&1 </dev/null & echo started'
     prompt = subject.script("daemon", Reply(actions=[RunCommand(command=command)]), Reply(text="Left one."))
     events = await subject.caller.run(prompt)
 

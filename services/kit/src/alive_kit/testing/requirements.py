@@ -50,6 +50,8 @@ REQUIREMENTS = {
     "interrupt:streaming": "An interrupt while the model speaks ends the turn, and the session takes the next one.",
     "interrupt:command": "An interrupt while a command runs ends the turn and the command.",
     "interrupt:tool": "An interrupt while an MCP server works ends the turn and the server.",
+    "interrupt:starting": "An interrupt while the agent starts ends the turn before the model is asked.",
+    "interrupt:stalled": "An interrupt while the model has not begun to answer ends the turn.",
     "interrupt:retrying": "An interrupt while the CLI waits to ask the model again ends the turn.",
     "end:no-process": "When a turn has ended no process of it is left, daemons included.",
     "end:crash": "A CLI that is killed fails its turn as crashed, and the session takes the next turn.",
