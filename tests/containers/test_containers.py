@@ -35,10 +35,11 @@ def test_a_turn_runs_in_containers(containers: Containers, provider: str) -> Non
 
 
 def test_the_cookbook_works_against_it(containers: Containers) -> None:
-    """Every call, with certificates in the place of -plaintext."""
+    """Every call, with certificates in the place of -plaintext; the page's token is nobody's."""
     for call, code in recipes():
         answer = containers.grpcurl(*shlex.split(call.replace("127.0.0.1:50051", containers.address)))
-        assert code_of(answer) == code, f"{call}\n{answer}"
+        expected = "Unauthenticated" if "authorization: Bearer" in call else code
+        assert code_of(answer) == expected, f"{call}\n{answer}"
 
 
 @each_provider
