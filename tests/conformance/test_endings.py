@@ -166,12 +166,12 @@ async def test_many_turns_of_a_new_workspace_run_at_once(subject: Subject) -> No
 async def test_a_killed_cli_fails_its_turn_and_the_session_goes_on(subject: Subject) -> None:
     """The CLI is killed while the model stalls."""
     prompt = subject.script("crash", Reply(text="This is cut.", chunk=4, fault=Fault(stall_after=2)))
-    before = set(processes(str(subject.directory))) | set(clis())
+    before = set(processes(str(subject.directory))) | set(clis(subject))
     call = subject.caller.start(prompt)
     events: list[event_pb2.Event] = []
     while not any(event.HasField("item_delta") for event in events):
         events.extend((await call.read()).events)
-    for process in set(clis()) - before:
+    for process in set(clis(subject)) - before:
         with contextlib.suppress(ProcessLookupError):  # It went with the one before.
             os.kill(process, signal.SIGKILL)
     async with asyncio.timeout(BOUND):
@@ -183,13 +183,14 @@ async def test_a_killed_cli_fails_its_turn_and_the_session_goes_on(subject: Subj
     assert said(again) == "Next."
 
 
-def clis() -> list[int]:
-    """Return the processes that carry the marker of an agent."""
+def clis(subject: Subject) -> list[int]:
+    """Return the processes that carry the marker of an agent, and whose home is below the subject's directory."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if b"ALIVE_AGENT=" in (entry / "environ").read_bytes():
+                environment = (entry / "environ").read_bytes()
+                if b"ALIVE_AGENT=" in environment and b"HOME=%b/" % bytes(subject.directory) in environment:
                     found.append(int(entry.name))
             except OSError:
                 continue
