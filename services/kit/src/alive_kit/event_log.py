@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from alive.agent.v1 import agent_service_pb2, event_pb2
-from alive_kit.errors import ReaderTooSlow, SeqOutOfRange, StorageFailed
+from alive_kit.errors import AgentError, ReaderTooSlow, SeqOutOfRange, StorageFailed
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class EventLog:
         self._bytes = 0
         self._last_seq = last_seq
         self._closed = False
+        self._refusal: AgentError | None = None
         self._grown = asyncio.Event()
 
     @classmethod
@@ -93,6 +94,11 @@ class EventLog:
         self._grown.set()
         self._grown = asyncio.Event()
 
+    def refuse(self, error: AgentError) -> None:
+        """Close a log that nothing was ever shown of: whoever reads it is refused."""
+        self._refusal, self._closed = error, True
+        self._grown.set()
+
     def check(self, after_seq: int) -> None:
         """Refuse a seq to read from that lies outside what is kept.
 
@@ -107,6 +113,7 @@ class EventLog:
 
         Raises:
             ReaderTooSlow: events this reader had not read yet were forgotten.
+            AgentError: the log was closed by `refuse`.
         """
         seq = after_seq
         while True:
@@ -114,6 +121,8 @@ class EventLog:
             response, seq = self._read(seq)
             if response:
                 yield response
+            elif self._refusal:
+                raise self._refusal
             elif self._closed:
                 return
             else:

@@ -1,10 +1,13 @@
-"""Writes down what one turn says: its events before they are shown, and its session's transcript."""
+"""Writes down what one turn says: its events before they are shown, and its session's transcript.
+
+A turn that another provider may still take is written down only once the model has said something.
+"""
 
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from alive.agent.v1 import error_pb2, event_pb2, options_pb2
+from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, options_pb2
 from alive_kit.approvals import Approvals
 from alive_kit.errors import StorageFailed
 from alive_kit.fitting import fit, is_too_large
@@ -15,14 +18,52 @@ _BREAKING = frozenset({error_pb2.FAILURE_REASON_SESSION_NOT_FOUND, error_pb2.FAI
 
 
 class Record:
-    """What is kept of one turn. Of an ephemeral one: nothing."""
+    """What is kept of one turn, once it has begun. Of an ephemeral one: nothing."""
 
-    def __init__(self, journal: Journal, sessions: Sessions, session: Session, turn: int | None) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        sessions: Sessions,
+        session: Session,
+        request: agent_service_pb2.StartTurnRequest,
+        fingerprint: bytes,
+    ) -> None:
+        self.fingerprint = fingerprint
+        """Tells the request apart from another one under the same turn id."""
+        self.is_begun = False
         self._journal = journal
         self._sessions = sessions
         self._session = session
-        self._turn = turn
+        self._request = request
+        self._turn: int | None = None
+        self._remembered: tuple[str, str] | None = None
         self._retracted: set[str] = set()
+
+    def begin(self) -> None:
+        """Keep the turn, and its session when it is new.
+
+        Raises:
+            StorageFailed: it cannot be written.
+        """
+        self.is_begun = True
+        request = self._request
+        text = next((part.text for part in request.input if part.text), "")
+        with _storing():
+            if self._session.is_new:
+                self._sessions.open(self._session)
+            if not request.ephemeral:
+                ids = (request.workspace_id, request.turn_id, request.session_id)
+                self._turn = self._journal.begin(*ids, self.fingerprint)
+            self._sessions.begin_turn(self._session, request.turn_id, text, request.agent.system_prompt.append)
+            if self._remembered:
+                self._sessions.remember(self._session, *self._remembered)
+
+    def decline(self, error: error_pb2.TurnError) -> None:
+        """Take note that the turn failed before it began, and goes to another provider: nothing else is kept of it."""
+        native_session = self._remembered[0] if self._remembered else ""
+        if native_session not in {"", self._session.native_session}:
+            self._sessions.leave(self._session.workspace_id, native_session)
+        self._sessions.vacate(self._session)
 
     def approvals(
         self, permissions: options_pb2.Permissions, timeout: float, emit: Callable[[event_pb2.Event], None]
@@ -62,6 +103,9 @@ class Record:
 
     def remember(self, native_session: str, native_mark: str) -> None:
         """Keep the vendor's own id of the session, and of what was said last."""
+        if not self.is_begun:
+            self._remembered = (native_session, native_mark)
+            return
         self._sessions.remember(self._session, native_session, native_mark)
 
     def end(self, terminal: event_pb2.Event, model: str) -> None:

@@ -4,16 +4,19 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
 from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
+from alive_kit.admission import Admission
 from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
 from alive_kit.database import open_database
 from alive_kit.journal import Journal
+from alive_kit.load import Load
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
 from alive_kit.readiness import Readiness
@@ -57,6 +60,8 @@ class ProviderService:
             tokens=tokens,
             journal=self._journal,
             sessions=self._sessions,
+            admission=Admission(settings.capacity(), time.monotonic),
+            load=Load(busy=settings.busy_load, overloaded=settings.overload),
             keep_seconds=settings.keep_seconds,
         )
         self._readiness = Readiness(provider, self._show_readiness)

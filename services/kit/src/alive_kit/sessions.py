@@ -33,6 +33,8 @@ class Session:
     """What the system prompt of its first turn appended."""
     is_broken: bool = False
     """Whether the vendor lost it or cannot read it."""
+    is_new: bool = False
+    """Whether its first turn is still to begin: nothing of it is written down yet."""
     is_kept: bool = True
     """False for the session of an ephemeral turn: nothing of it is written down."""
 
@@ -62,6 +64,7 @@ class Sessions:
 
     def open(self, session: Session) -> Session:
         """Keep a new session."""
+        session.is_new = False
         if not session.is_kept:
             self._brief[session.workspace_id, session.session_id] = session
             return session
@@ -103,9 +106,16 @@ class Sessions:
             raise SessionBusy(session_id, running)
         return session
 
-    def begin_turn(self, session: Session, turn_id: str, text: str, system_append: str) -> None:
-        """Take note that a turn runs in a session; its first input is the session's title."""
+    def occupy(self, session: Session, turn_id: str) -> None:
+        """Take note that a turn runs in a session: no other one may."""
         self._running[session.workspace_id, session.session_id] = turn_id
+
+    def vacate(self, session: Session) -> None:
+        """Take note that no turn runs in a session any more."""
+        self._running.pop((session.workspace_id, session.session_id), None)
+
+    def begin_turn(self, session: Session, turn_id: str, text: str, system_append: str) -> None:
+        """Keep that a session has another turn; its first input is the session's title."""
         if not session.native_session:
             session.system_append = system_append
         title = " ".join(text.split())[:TITLE_CHARACTERS]
@@ -117,8 +127,8 @@ class Sessions:
         )
 
     def end_turn(self, session: Session, model: str) -> None:
-        """Take note that no turn runs in a session any more, and which model answered; empty when none did."""
-        self._running.pop((session.workspace_id, session.session_id), None)
+        """Keep that a session's turn has ended, and which model answered; empty when none did."""
+        self.vacate(session)
         if not session.is_kept:
             self._brief.pop((session.workspace_id, session.session_id), None)
         self._update(

@@ -182,6 +182,10 @@ class _StatusReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatusRe
     """PERMISSION_DENIED: the identity may not do this."""
     STATUS_REASON_INTERNAL: _StatusReason.ValueType  # 24
     """INTERNAL: a defect of ours."""
+    STATUS_REASON_TURN_DECLINED: _StatusReason.ValueType  # 25
+    """UNAVAILABLE: the turn failed before the model said anything, and another provider may take it: metadata names the
+    failure. Only where ResolvedTurn.failover_allowed is set: the router acts on it, callers do not see it.
+    """
 
 class StatusReason(_StatusReason, metaclass=_StatusReasonEnumTypeWrapper):
     """Why a call was refused. google.rpc.ErrorInfo.reason is the name without STATUS_REASON_."""
@@ -236,6 +240,10 @@ STATUS_REASON_FORBIDDEN: StatusReason.ValueType  # 23
 """PERMISSION_DENIED: the identity may not do this."""
 STATUS_REASON_INTERNAL: StatusReason.ValueType  # 24
 """INTERNAL: a defect of ours."""
+STATUS_REASON_TURN_DECLINED: StatusReason.ValueType  # 25
+"""UNAVAILABLE: the turn failed before the model said anything, and another provider may take it: metadata names the
+failure. Only where ResolvedTurn.failover_allowed is set: the router acts on it, callers do not see it.
+"""
 Global___StatusReason: _TypeAlias = StatusReason  # noqa: Y015
 
 @_typing.final
