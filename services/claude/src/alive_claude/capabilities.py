@@ -29,7 +29,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     unsupported("limits.max_micro_usd", "turns are not priced yet"),
     supported("mcp_servers.stdio"),
     limited("model_retry", "the CLI asks again silently: up to 6 times after a 400, once after a broken stream"),
-    unsupported("history", "history of another provider is not taken over yet"),
+    supported("history"),
     supported("ephemeral"),
     unsupported("SteerTurn", "the CLI answers further input with a turn of its own"),
     limited("ResolveApproval", "input that an MCP server asks the user for is declined"),

@@ -43,8 +43,6 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
     if request.limits.HasField("max_micro_usd"):
         yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
-    if request.HasField("history"):
-        yield Unsupported(field="history", why="history of another provider is not taken over yet")
     yield from _effort_refusal(request.agent)
 
 

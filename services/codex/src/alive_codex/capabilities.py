@@ -34,7 +34,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     unsupported("limits.max_micro_usd", "turns are not priced yet"),
     supported("mcp_servers.stdio"),
     supported("model_retry"),
-    unsupported("history", "history of another provider is not taken over yet"),
+    supported("history"),
     limited("ephemeral", "only in a new session"),
     supported("SteerTurn"),
     limited("ResolveApproval", "input cannot be changed; a denial's message does not reach the model"),

@@ -37,8 +37,6 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
             yield Unsupported(field="permissions.tools", why=f"only tools of MCP servers can be named, not {name!r}")
     if request.limits.HasField("max_micro_usd"):
         yield Unsupported(field="limits.max_micro_usd", why="turns are not priced yet; use limits.max_tokens")
-    if request.HasField("history"):
-        yield Unsupported(field="history", why="history of another provider is not taken over yet")
     for model in MODELS:
         if (
             request.agent.effort
@@ -106,7 +104,7 @@ def turn_params(spec: TurnSpec) -> dict[str, Any]:
 
 def turn_input(spec: TurnSpec) -> list[dict[str, Any]]:
     """Return the input of a turn."""
-    return [turn_part(part, spec) for part in spec.request.input]
+    return [turn_part(part, spec) for part in spec.input]
 
 
 def _inner_sandbox(permissions: options_pb2.Permissions, level: WallLevel) -> str:

@@ -69,6 +69,16 @@ CREATE TABLE contents (
 ) WITHOUT ROWID;
 """
 
+_HANDOVERS = """
+CREATE TABLE IF NOT EXISTS handovers (
+    workspace_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    history BLOB NOT NULL,
+    PRIMARY KEY (workspace_id, session_id),
+    FOREIGN KEY (workspace_id, session_id) REFERENCES sessions ON DELETE CASCADE
+) WITHOUT ROWID;
+"""
+
 _VERSION = 1
 
 
@@ -91,4 +101,5 @@ def open_database(path: Path) -> sqlite3.Connection:
         raise RuntimeError(f"{path} was written by a newer release (version {version}): use that one, or another state")
     if version == 0:
         database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    database.executescript(_HANDOVERS)
     return database

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, options_pb2
+from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2
 from alive_kit.approvals import Approvals
 from alive_kit.errors import StorageFailed
 from alive_kit.fitting import fit, is_too_large
@@ -37,6 +37,7 @@ class Record:
         self._request = request
         self._turn: int | None = None
         self._remembered: tuple[str, str] | None = None
+        self._has_answer = False
         self._retracted: set[str] = set()
 
     def begin(self) -> None:
@@ -55,6 +56,7 @@ class Record:
                 ids = (request.workspace_id, request.turn_id, request.session_id)
                 self._turn = self._journal.begin(*ids, self.fingerprint)
             self._sessions.begin_turn(self._session, request.turn_id, text, request.agent.system_prompt.append)
+            self._sessions.hand_over(self._session, request.history)
             if self._remembered:
                 self._sessions.remember(self._session, *self._remembered)
 
@@ -78,6 +80,7 @@ class Record:
             StorageFailed: it cannot be written.
         """
         item = event.item_completed.item if event.HasField("item_completed") else None
+        self._has_answer |= bool(item and item.message.role != item_pb2.ROLE_USER)
         if event.HasField("item_retracted"):
             self._retracted.add(event.item_retracted.item_id)
         if self._turn is None:
@@ -120,6 +123,8 @@ class Record:
             self._session.is_broken = False
         with _storing():
             self._sessions.end_turn(self._session, model)
+            if self._has_answer:
+                self._sessions.told(self._session)
             if self._turn is not None:
                 self._journal.end(self._turn)
 

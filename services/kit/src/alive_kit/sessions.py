@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from alive.agent.v1 import item_pb2, session_pb2
+from alive.agent.v1 import item_pb2, options_pb2, session_pb2
 from alive_kit.errors import InvalidField, SessionBusy, SessionNotFound
 from alive_kit.resume import Resume
 
@@ -146,9 +146,9 @@ class Sessions:
             if source and not self.has_native(session.workspace_id, source):
                 self.leave(session.workspace_id, source)
 
-    def fork(self, session: Session) -> session_pb2.Session:
-        """Open a session with the memory and the transcript of another one."""
-        fork_id, now = f"session-{uuid.uuid4()}", time.time_ns()
+    def fork(self, session: Session, fork_id: str) -> session_pb2.Session:
+        """Open a session with the memory and the transcript of another one, under an id if one is given."""
+        fork_id, now = fork_id or f"session-{uuid.uuid4()}", time.time_ns()
         source = (session.workspace_id, session.session_id)
         self._database.execute(
             "INSERT INTO sessions SELECT workspace_id, ?, native_session, native_mark, native_session != '', "
@@ -161,7 +161,29 @@ class Sessions:
             "FROM items WHERE workspace_id = ? AND session_id = ? ORDER BY position",
             (fork_id, *source),
         )
+        self._database.execute(
+            "INSERT INTO handovers SELECT workspace_id, ?, history FROM handovers "
+            "WHERE workspace_id = ? AND session_id = ?",
+            (fork_id, *source),
+        )
         return self.describe(session.workspace_id, fork_id)
+
+    def hand_over(self, session: Session, history: options_pb2.History) -> None:
+        """Keep what a session's vendor still has to be told, until it has been (`told`)."""
+        if session.is_kept and history.ByteSize():
+            values = (session.workspace_id, session.session_id, history.SerializeToString())
+            self._database.execute("INSERT OR REPLACE INTO handovers VALUES (?, ?, ?)", values)
+
+    def untold(self, session: Session) -> options_pb2.History:
+        """Return what a session's vendor still has to be told: a turn that should have done so failed before."""
+        query = "SELECT history FROM handovers WHERE workspace_id = ? AND session_id = ?"
+        row = self._database.execute(query, (session.workspace_id, session.session_id)).fetchone()
+        return options_pb2.History.FromString(row["history"]) if row else options_pb2.History()
+
+    def told(self, session: Session) -> None:
+        """Take note that a session's vendor knows all that was handed over."""
+        query = "DELETE FROM handovers WHERE workspace_id = ? AND session_id = ?"
+        self._database.execute(query, (session.workspace_id, session.session_id))
 
     def delete(self, session: Session) -> None:
         """Drop a session and its transcript. What the vendor keeps is left over, unless a fork is still to be made."""

@@ -113,6 +113,7 @@ class TurnTable:
         place = self._enter(merged, resolved)
         try:
             session = self._session_for(merged, resolved)
+            self._add_untold(merged, session)
             token = self.tokens.issue(grants) if self.tokens else ""
             spec = TurnSpec(
                 request=merged,
@@ -189,10 +190,10 @@ class TurnTable:
             raise TurnEnded(turn_id)
         turn.resolve(approval_id, decision)
 
-    async def fork(self, workspace_id: str, session_id: str) -> session_pb2.Session:
-        """Open a session with the memory of an idle one."""
+    async def fork(self, workspace_id: str, session_id: str, fork_id: str) -> session_pb2.Session:
+        """Open a session with the memory of an idle one, under an id if one is given."""
         self.workspaces.find(workspace_id)
-        return self.sessions.fork(self.sessions.find_idle(workspace_id, session_id))
+        return self.sessions.fork(self.sessions.find_idle(workspace_id, session_id), fork_id)
 
     async def delete(self, workspace_id: str, session_id: str) -> None:
         """Delete an idle session, its turns and what the vendor keeps of it; nothing when there is none."""
@@ -267,6 +268,14 @@ class TurnTable:
             is_new=True,
             is_kept=not request.ephemeral,
         )
+
+    def _add_untold(self, request: agent_service_pb2.StartTurnRequest, session: Session) -> None:
+        """Put what the session's vendor still has to be told before what it is told now."""
+        untold = self.sessions.untold(session)
+        if untold.ByteSize():
+            untold.items.extend(request.history.items)
+            untold.omitted = untold.omitted or request.history.omitted
+            request.history.CopyFrom(untold)
 
     def _launch(
         self, spec: TurnSpec, session: Session, place: Place, fingerprint: bytes, resolved: resolved_pb2.ResolvedTurn
