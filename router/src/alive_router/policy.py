@@ -1,9 +1,9 @@
 """Picks the provider of a turn. Pure: it knows what it is given and asks nobody."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from alive_kit.errors import OptionUnsupported, ProviderDisabled, ProviderNotChosen, ProviderNotFound
+from alive_kit.errors import ProviderDisabled, ProviderNotChosen, ProviderNotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,15 +21,11 @@ class Policy:
             ProviderNotFound: it is not configured.
             ProviderDisabled: it is switched off.
             ProviderNotChosen: nothing names one.
-            OptionUnsupported: the session belongs to another provider than the one requested.
         """
         provider_id = requested or of_session or of_workspace or self.default
         if not provider_id:
             raise ProviderNotChosen
         self.check(provider_id)
-        if of_session and provider_id != of_session:
-            why = f"the session belongs to {of_session!r}, and sessions do not move yet: open a new one"
-            raise OptionUnsupported(provider_id, "provider_id", why)
         return provider_id
 
     def check(self, provider_id: str, *, name: str = "provider_id") -> None:
@@ -43,6 +39,10 @@ class Policy:
             raise ProviderNotFound(provider_id, self.endpoints, field=name)
         if provider_id in self.disabled:
             raise ProviderDisabled(provider_id)
+
+    def candidates(self, provider_id: str, others: Iterable[str]) -> list[str]:
+        """Return who may take a turn, in order: the one chosen, and those others that are switched on."""
+        return list(dict.fromkeys([provider_id, *(other for other in others if other in self.enabled)]))
 
     @property
     def enabled(self) -> list[str]:

@@ -13,9 +13,12 @@ from alive_kit.server import Server, until_signalled
 from alive_kit.settings import explain
 from alive_kit.workspaces import Workspaces
 from alive_router.agent_servicer import AgentServicer
+from alive_router.handover import Handover
 from alive_router.policy import Policy
 from alive_router.providers import ProviderLinks
+from alive_router.relay import Relays
 from alive_router.settings import RouterSettings
+from alive_router.starts import Starts
 from alive_router.store import Store
 from alive_router.workspace_servicer import WorkspaceServicer
 
@@ -23,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 _AGENT = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 _WORKSPACE = workspace_service_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]
+
+
+END_SECONDS = 1.0
+"""How long calls may still deliver how they ended."""
 
 
 class RouterService:
@@ -35,7 +42,16 @@ class RouterService:
             endpoints=settings.providers, disabled=settings.disabled_providers, default=settings.chosen_default
         )
         workspaces = Workspaces(root=settings.workspaces, homes=settings.state_dir)
-        self._agents = AgentServicer(policy, self._links, store, workspaces)
+        starts = Starts(
+            policy=policy,
+            links=self._links,
+            store=store,
+            relays=Relays(),
+            handover=Handover(links=self._links, bytes=settings.handover_bytes),
+        )
+        self._agents = AgentServicer(
+            policy=policy, links=self._links, store=store, workspaces=workspaces, starts=starts
+        )
         self.server = Server(settings.listen, settings.tls)
         self.server.add(_AGENT, handler_of(_AGENT, self._agents))
         workspace_servicer = WorkspaceServicer(policy, self._links, store, workspaces)
@@ -52,9 +68,14 @@ class RouterService:
         await self.server.set_serving(["", _AGENT.full_name, _WORKSPACE.full_name], serving=True)
 
     async def stop(self, grace: float) -> None:
-        """Take no new turns, let running streams end within a grace (seconds), and stop serving."""
+        """Take no new turns, let running streams end within a grace (seconds), and stop serving.
+
+        Streams that have not ended then end as lost: their turns run on, and their callers watch them elsewhere.
+        """
         self._agents.is_draining = True
-        await self.server.stop(grace)
+        await self.server.set_serving(["", _AGENT.full_name], serving=False)
+        await self._agents.relays.end(grace)
+        await self.server.stop(END_SECONDS)
         await self._links.close()
         await self._store.close()
 

@@ -179,10 +179,10 @@ class ProviderNotReady(AgentError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = error_pb2.STATUS_REASON_PROVIDER_NOT_READY
 
-    def __init__(self, provider_id: str, why: str) -> None:
+    def __init__(self, provider_id: str, why: str, *, retry_after: float = 1.0) -> None:
         super().__init__(
             f"provider {provider_id!r} is not ready: {why}",
-            retry_after=timedelta(seconds=1),
+            retry_after=timedelta(seconds=retry_after),
             provider_id=provider_id,
             why=why,
         )
