@@ -2,9 +2,10 @@
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ class System:
     services: dict[str, Caller]
     """Call the providers directly."""
     directory: Path
+    router: RouterService
 
 
 @pytest.fixture
@@ -37,7 +39,9 @@ async def system() -> AsyncIterator[System]:
 
 
 @contextlib.asynccontextmanager
-async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterator[System]:
+async def running(
+    *names: str, absent: str = "", service_settings: Mapping[str, Any] = MappingProxyType({}), **settings: Any
+) -> AsyncIterator[System]:
     """Run a router in front of fake providers, and of one that is configured and not there."""
     async with contextlib.AsyncExitStack() as exits:
         temporary = tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True)
@@ -49,7 +53,8 @@ async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterat
         for name, provider in providers.items():
             home = directory / name
             home.mkdir()
-            services[name] = await exits.enter_async_context(serving(provider, home, workspaces=workspaces))
+            own = service_settings.get(name, {})
+            services[name] = await exits.enter_async_context(serving(provider, home, workspaces=workspaces, **own))
             endpoints[name] = f"unix:{home}/agent.sock"
         if absent:
             endpoints[absent] = f"unix:{directory}/absent.sock"
@@ -59,4 +64,11 @@ async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterat
         exits.push_async_callback(router.stop, 0.0)
         caller = await exits.enter_async_context(calling(str(values["listen"]), workspaces))
         stub = workspace_service_pb2_grpc.WorkspaceServiceStub(caller.channel)
-        yield System(caller=caller, workspaces=stub, providers=providers, services=services, directory=directory)
+        yield System(
+            caller=caller,
+            workspaces=stub,
+            providers=providers,
+            services=services,
+            directory=directory,
+            router=router,
+        )

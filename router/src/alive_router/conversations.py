@@ -224,9 +224,10 @@ class _Reading:
         """
         if not token:
             return cls()
-        with contextlib.suppress(binascii.Error, ValueError, TypeError):
+        with contextlib.suppress(binascii.Error, ValueError, TypeError, RecursionError):
             stretch, tokens = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
-            if isinstance(stretch, int) and stretch >= 0 and all(isinstance(kept, str) for kept in tokens.values()):
+            known = isinstance(tokens, dict) and all(isinstance(kept, str) for kept in tokens.values())
+            if isinstance(stretch, int) and stretch >= 0 and known:
                 return cls(stretch=stretch, tokens=tokens)
         raise InvalidField({"page_token": "is not one that a page ended with"})
 

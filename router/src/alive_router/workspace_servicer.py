@@ -65,6 +65,9 @@ class WorkspaceServicer:
     async def _entry(self, provider_id: str) -> workspace_service_pb2.ProviderEntry:
         info = await self._links[provider_id].info()
         is_enabled = provider_id not in self._policy.disabled
+        if wait := self._links[provider_id].breaker.wait():
+            info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
+            info.readiness.reason = f"it could not take the latest turns: it is tried again in {wait:.0f} s"
         is_ready = info.readiness.state == provider_pb2.READINESS_STATE_READY
         return workspace_service_pb2.ProviderEntry(
             info=info,
