@@ -39,8 +39,9 @@ async def process(name: str, directory: Path) -> AsyncIterator[tuple[Caller, asy
         *command, env={**os.environ, **own}, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with calling(address, directory / "workspaces") as caller, asyncio.timeout(BOUND):
-            await ready(caller)
+        async with calling(address, directory / "workspaces") as caller:
+            async with asyncio.timeout(BOUND):
+                await ready(caller)
             yield caller, service
     finally:
         if service.returncode is None:
