@@ -49,7 +49,7 @@ async def test_history_reaches_the_model_before_the_input(subject: Subject) -> N
     for words in ("3 oldest", "Name a bird.", "other said", "It is a whimbrel.", "exit code 1", "no such file",
                   "other added the file bird.txt", "+whimbrel", "[>] draw it"):  # fmt: skip
         assert words in sent
-    assert sent.index("Name a bird.") < sent.index("[script:")
+    assert sent.rindex("Name a bird.") < sent.rindex("[script:")
     assert said(events) == "A whimbrel."
     assert repeated == events
     asked = session_pb2.ListItemsRequest(workspace_id="demo", session_id=events[0].session_id)

@@ -1,6 +1,7 @@
 """AgentService as callers see it: each call finds its provider and is passed on."""
 
 import asyncio
+from collections.abc import Sequence
 
 import grpc
 
@@ -72,13 +73,11 @@ class AgentServicer:
         check_ids(request)
         self._workspaces.find(request.workspace_id)
         links = await self._having(request.workspace_id, request.turn_id)
-        asked = (ask(link, link.stub.InterruptTurn, request, context) for link in links)
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        results = [answer for answer in answers if not isinstance(answer, BaseException)]
-        if not results:
-            raise next(answer for answer in answers if isinstance(answer, BaseException))
-        # A provider that had the turn knows more than those that only keep the interrupt.
-        return min(results, key=lambda response: response.result)
+        answer = await self._interrupt(links, request, context)
+        if answer.result == agent_service_pb2.INTERRUPT_RESULT_KEPT:  # It may be on its way to another provider.
+            others = [self._links[provider_id] for provider_id in self._policy.enabled]
+            answer = await self._interrupt([link for link in others if link not in links] or links, request, context)
+        return answer
 
     @passing_on
     async def SteerTurn(
@@ -175,3 +174,15 @@ class AgentServicer:
         """Return the provider that has a turn; all of them when that is not known."""
         known = await self._store.turn(workspace_id, turn_id)
         return [self._links[provider] for provider in ([known.provider_id] if known else self._policy.enabled)]
+
+    async def _interrupt(
+        self, links: Sequence[ProviderLink], request: agent_service_pb2.InterruptTurnRequest, context: Context
+    ) -> agent_service_pb2.InterruptTurnResponse:
+        """Stop a turn at each of some providers; what the one that has it says counts."""
+        asked = (ask(link, link.stub.InterruptTurn, request, context) for link in links)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        results = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not results:
+            raise next(answer for answer in answers if isinstance(answer, BaseException))
+        # A provider that had the turn knows more than those that only keep the interrupt.
+        return min(results, key=lambda response: response.result)

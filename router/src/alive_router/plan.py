@@ -53,7 +53,7 @@ class Plan:
         request = agent_service_pb2.StartTurnRequest()
         request.CopyFrom(self.request)
         request.ClearField("provider_id")
-        if not self.is_known and not self.has_session(provider_id):
+        if not self.has_session(provider_id):
             request.ClearField("session_id")
         return request
 

@@ -3,6 +3,7 @@
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import grpc
 
@@ -90,36 +91,41 @@ class Starts:
     async def _plan(self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None, context: Context) -> Plan:
         settings = (await self.store.workspace(request.workspace_id)).settings
         others = () if request.validate_only else settings.failover.provider_ids
-        if known:
-            candidates = self.policy.candidates(known.provider_id, others)
-            return Plan(request=request, turn=known, settings=settings, candidates=candidates, is_known=True)
-        home, earlier = "", list[SessionTurn]()
-        if request.session_id:
-            home = await self.store.provider_of_session(request.workspace_id, request.session_id)
-            if not home:
-                raise SessionNotFound(request.session_id)
-            earlier = await self.store.turns_of_session(request.workspace_id, request.session_id)
-        provider_id = self.policy.choose(
-            requested=request.provider_id,
-            of_session=earlier[-1].chosen_provider_id if earlier else home,
-            of_workspace=settings.provider_id,
-        )
-        turn = TurnRow(
+        home, earlier = await self._session(request, known)
+        turn = known or TurnRow(
             workspace_id=request.workspace_id,
             turn_id=request.turn_id or f"turn-{uuid.uuid4()}",
             session_id=request.session_id or f"session-{uuid.uuid4()}",
-            provider_id=provider_id,
+            provider_id=self.policy.choose(
+                requested=request.provider_id,
+                of_session=earlier[-1].chosen_provider_id if earlier else home,
+                of_workspace=settings.provider_id,
+            ),
         )
         plan = Plan(
             request=request,
             turn=turn,
             settings=settings,
-            candidates=self.policy.candidates(provider_id, others),
+            candidates=self.policy.candidates(turn.provider_id, others),
             earlier=earlier,
             home=home,
+            is_known=known is not None,
         )
-        await self._check_idle(plan, context)
+        if not plan.is_known:
+            await self._check_idle(plan, context)
         return plan
+
+    async def _session(
+        self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None
+    ) -> tuple[str, list[SessionTurn]]:
+        """Return who opened the request's session, and its turns before this one; nothing for a new session."""
+        if not request.session_id:
+            return "", []
+        home = await self.store.provider_of_session(request.workspace_id, request.session_id)
+        if not home and not known:
+            raise SessionNotFound(request.session_id)
+        turns = await self.store.turns_of_session(request.workspace_id, request.session_id)
+        return home, list(takewhile(lambda turn: known is None or turn.turn_id != known.turn_id, turns))
 
     async def _check_idle(self, plan: Plan, context: Context) -> None:
         """Refuse a turn of a session that is busy elsewhere: where it goes to, the provider itself sees to it."""
@@ -170,7 +176,8 @@ class Starts:
         request = plan.outgoing(link.provider_id)
         resolved = plan.resolved(attempt=attempt.number, failover_allowed=not attempt.is_last)
         resolved.notices.extend(said)
-        if not plan.is_known and not request.validate_only:
+        is_there = plan.is_known and attempt.number == 1
+        if not is_there and not request.validate_only:
             await self._hand_over(plan, attempt, request, resolved, context)
         if attempt.number > 1:
             await self.store.move_turn(plan.turn, link.provider_id)

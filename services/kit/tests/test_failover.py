@@ -1,6 +1,7 @@
 """A turn that another provider may take: nothing is stored or shown before the model says something."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import grpc
@@ -8,7 +9,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from alive.agent.v1 import error_pb2, event_pb2, resolved_pb2, session_pb2
+from alive.agent.v1 import error_pb2, event_pb2, options_pb2, resolved_pb2, session_pb2
 from alive_kit.failures import failure
 from alive_kit.servicer import RESOLVED_KEY
 from alive_kit.testing.fakes import FakeProvider, answers, started, usage, waits_for_interrupt
@@ -110,6 +111,35 @@ async def test_an_interrupt_of_a_turn_that_is_tried_ends_it(directory: Path) -> 
             events = await collect(call)
 
     assert events[-1].HasField("turn_interrupted")
+
+
+async def test_a_turn_that_nobody_reads_is_not_declined(directory: Path) -> None:
+    """Its caller has left it to run to its end: nobody would ask another provider."""
+    gate = asyncio.Event()
+
+    async def gated(_: object) -> None:
+        await gate.wait()
+
+    provider = FakeProvider({"gated": [started(), gated, LIMITED]})
+    async with serving(provider, directory) as caller:
+        delivery = options_pb2.Delivery(on_disconnect=options_pb2.ON_DISCONNECT_DETACH)
+        call = trying(caller, "gated", delivery=delivery)
+        reading = asyncio.create_task(call.read())
+        async with asyncio.timeout(10):
+            while not provider.agents:
+                await asyncio.wait({reading}, timeout=0.01)
+            call.cancel()
+            assert caller.service
+            turn = caller.service._turns.find("demo", "t")
+            while turn._readers:
+                await asyncio.wait({asyncio.ensure_future(turn.ended.wait())}, timeout=0.01)
+            gate.set()
+            await turn.ended.wait()
+            events = await caller.watch("t")
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+
+    assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_RATE_LIMIT
 
 
 async def test_a_service_that_goes_down_leaves_the_turn_to_another_provider(directory: Path) -> None:

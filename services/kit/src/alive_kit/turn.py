@@ -302,7 +302,8 @@ class LiveTurn:
 
     def _end(self, terminal: Terminal) -> None:
         if not self.record.is_begun:
-            if isinstance(terminal, event_pb2.TurnFailed) and is_curable(terminal.error.reason):
+            # A turn that nobody reads has nobody who could ask another provider.
+            if self._readers and isinstance(terminal, event_pb2.TurnFailed) and is_curable(terminal.error.reason):
                 self._decline(terminal.error)
                 return
             with contextlib.suppress(StorageFailed):
