@@ -7,12 +7,21 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from alive.agent.v1 import error_pb2, event_pb2, options_pb2, provider_pb2, session_pb2, workspace_service_pb2
+from alive.agent.v1 import (
+    agent_service_pb2,
+    error_pb2,
+    event_pb2,
+    options_pb2,
+    provider_pb2,
+    session_pb2,
+    workspace_service_pb2,
+)
 from alive_kit.failures import failure
 from alive_kit.provider import Unsupported
 from alive_kit.testing.fakes import FakeProvider, answers, started, waits_for_interrupt
 from alive_kit.testing.harness import collect, serving
 from alive_router.breaker import FAILURES
+from alive_router.store import TurnRow
 
 from .conftest import System, running
 
@@ -264,3 +273,44 @@ async def test_sessions_are_listed_once_where_they_were_taken_over(system: Syste
 
     assert [(session.session_id, session.provider_id) for session in listed.sessions] == [(session_id, "blue")]
     assert got.session == listed.sessions[0]
+
+
+async def test_a_model_that_nobody_has_says_nothing_of_the_provider(system: System) -> None:
+    """However often it is asked for, other turns go there."""
+    await allow(system, "blue")
+    red = system.providers["red"]
+    red.scripts["odd"] = [started(), failure(error_pb2.FAILURE_REASON_MODEL_UNAVAILABLE)]
+    for _ in range(FAILURES + 1):
+        await system.caller.run("odd")
+    events = await system.caller.run("go")
+
+    assert len(red.agents) == FAILURES + 2
+    assert events[0].provider_id == "red"
+
+
+async def test_the_same_call_at_the_same_time_is_one_turn_wherever_it_goes(system: System) -> None:
+    """In a session that the next provider does not know: whoever comes first brings its memory along."""
+    await allow(system, "blue")
+    session_id = (await system.caller.run("first"))[0].session_id
+    system.providers["red"].scripts["go"] = LIMITED
+    calls = [system.caller.run("go", turn_id="twice", session_id=session_id) for _ in range(5)]
+    streams = await asyncio.gather(*calls)
+    blue = system.providers["blue"]
+
+    assert all(events == streams[0] for events in streams)
+    assert streams[0][0].provider_id == "blue"
+    assert len(blue.agents) == 1
+    assert [item.message.text for item in blue.specs[0].request.history.items] == ["first", "Hello."]
+
+
+async def test_an_interrupt_between_two_providers_reaches_the_turn(system: System) -> None:
+    """The row still names the first one, which has declined; the second one keeps the interrupt for it."""
+    system.providers["blue"].scripts["go"] = [started(), waits_for_interrupt]
+    turn = TurnRow(workspace_id="demo", turn_id="t", session_id="s", provider_id="red")
+    await system.router._store.add_turn(turn, opens_session=True)
+    kept = await system.caller.interrupt("t")
+    async with asyncio.timeout(BOUND):
+        events = await system.services["blue"].run("go", turn_id="t")
+
+    assert kept == agent_service_pb2.INTERRUPT_RESULT_KEPT
+    assert events[-1].HasField("turn_interrupted")

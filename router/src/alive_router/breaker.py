@@ -11,7 +11,7 @@ FAILURES = 5
 """How many failures in a row open a breaker."""
 
 FIRST_SECONDS = 1.0
-LONGEST_SECONDS = 30.0
+LONGEST_SECONDS = 10.0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
+import grpc
 from google.protobuf.message import Message
 
 from alive.agent.v1 import item_pb2, options_pb2, session_pb2
 from alive_kit.rpc import Context
 from alive_router.providers import ProviderLinks
-from alive_router.relay import ask
+from alive_router.relay import Refused, ask
 from alive_router.store import SessionTurn
 
 TEXT_BYTES = 8 << 10
@@ -52,7 +53,13 @@ class Handover:
     async def _items_of(
         self, provider_id: str, request: session_pb2.ListItemsRequest, context: Context
     ) -> list[session_pb2.SessionItem]:
-        return [entry async for entry in self._pages(provider_id, request, context)]
+        """Return the items of a provider; none where it has nothing of the session."""
+        try:
+            return [entry async for entry in self._pages(provider_id, request, context)]
+        except Refused as refused:
+            if refused.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return []
 
     async def _pages(
         self, provider_id: str, request: session_pb2.ListItemsRequest, context: Context

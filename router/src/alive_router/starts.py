@@ -5,8 +5,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-import grpc
-
 from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2, session_pb2
 from alive_kit.errors import ProviderNotReady, SessionBusy, SessionNotFound, StreamLost
 from alive_kit.rpc import Context
@@ -138,8 +136,8 @@ class Starts:
         asked = session_pb2.GetSessionRequest(workspace_id=key[0], session_id=key[1])
         try:
             session = (await ask(link, link.stub.GetSession, asked, context)).session
-        except (ProviderNotReady, StreamLost):
-            return  # What ran there has died with it.
+        except (ProviderNotReady, StreamLost, Refused):
+            return  # What ran there has died with it, or nothing ever did.
         if session.state == session_pb2.SESSION_STATE_RUNNING:
             raise SessionBusy(plan.turn.session_id, session.last_turn_id)
 
@@ -232,7 +230,8 @@ class Starts:
         if isinstance(failure, ProviderNotReady) or attempt.has_begun:
             return
         reason = _reason(failure)
-        if reason in _FAILING or isinstance(failure, StreamLost):
+        is_failing = reason in _FAILING and not (isinstance(failure, Refused) and _names_model(failure))
+        if is_failing or isinstance(failure, StreamLost):
             attempt.link.breaker.failed()
         elif reason != _BACK:
             attempt.link.breaker.succeeded()
@@ -245,6 +244,11 @@ def _reason(failure: Failure) -> str:
     return "STREAM_LOST" if isinstance(failure, StreamLost) else "PROVIDER_NOT_READY"
 
 
+def _names_model(refused: Refused) -> bool:
+    """Whether a turn was declined for the model that its caller named, which says nothing of the provider."""
+    return str(refused.info.metadata["failure"]) == "MODEL_UNAVAILABLE"
+
+
 def _may_go_on(plan: Plan, attempt: _Attempt, failure: Failure) -> bool:
     """Whether somebody else may be asked. A turn that a provider may have is left to it until it declines."""
     if len(plan.candidates) == 1:
@@ -252,9 +256,9 @@ def _may_go_on(plan: Plan, attempt: _Attempt, failure: Failure) -> bool:
     reason = _reason(failure)
     if plan.is_known and attempt.number == 1:
         return reason == _DECLINED
-    if isinstance(failure, Refused):
-        return reason in _CURABLE or (attempt.number > 1 and failure.code is grpc.StatusCode.UNIMPLEMENTED)
-    return True
+    if isinstance(failure, StreamLost):
+        return not attempt.is_last  # The last one may have written the turn down.
+    return reason in _CURABLE or attempt.number > 1
 
 
 def _failover(attempt: _Attempt, failure: Failure) -> event_pb2.Notice:
