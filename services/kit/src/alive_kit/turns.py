@@ -4,6 +4,7 @@ A turn is (workspace id, turn id). Ended turns are kept in the journal, and the 
 """
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections import defaultdict
@@ -96,10 +97,7 @@ class TurnTable:
         merged = merge(request, resolved)
         check_start_turn(merged)
         fingerprint = resolved.request_digest or digest(request)
-        known = self._known(merged.workspace_id, merged.turn_id)
-        if known:
-            if known.fingerprint != fingerprint:
-                raise TurnMismatch(merged.turn_id)
+        if known := self._repeated(merged, fingerprint):
             return known
         if self._draining:
             raise ShuttingDown
@@ -110,8 +108,7 @@ class TurnTable:
         grants = self.apis.grants(merged, mcp_servers)
         if request.validate_only:
             return None
-        place = self._enter(merged, resolved)
-        try:
+        with self._entering(merged, resolved) as place:
             session = self._session_for(merged, resolved)
             self._add_untold(merged, session)
             token = self.tokens.issue(grants) if self.tokens else ""
@@ -124,9 +121,6 @@ class TurnTable:
                 project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
             )
             return self._launch(spec, session, place, fingerprint, resolved)
-        except BaseException:
-            place.leave()
-            raise
 
     def find(self, workspace_id: str, turn_id: str) -> LiveTurn | EndedTurn:
         """Return a turn that is running or kept.
@@ -246,8 +240,22 @@ class TurnTable:
         for unsupported in self.provider.unsupported(request, resume):
             raise OptionUnsupported(self.provider.provider_id, unsupported.field, unsupported.why)
 
-    def _enter(self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn) -> Place:
-        """Return the turn's place among the service's turns.
+    def _repeated(self, request: agent_service_pb2.StartTurnRequest, fingerprint: bytes) -> LiveTurn | EndedTurn | None:
+        """Return the turn that a complete request has started before.
+
+        Raises:
+            TurnMismatch: another request has.
+        """
+        known = self._known(request.workspace_id, request.turn_id)
+        if known and known.fingerprint != fingerprint:
+            raise TurnMismatch(request.turn_id)
+        return known
+
+    @contextlib.contextmanager
+    def _entering(
+        self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn
+    ) -> Iterator[Place]:
+        """Give a turn its place among the service's turns, and take it back when it does not start.
 
         Raises:
             AdmissionRefused: there is no room for it.
@@ -255,7 +263,12 @@ class TurnTable:
         workspace_id, workload = request.workspace_id, request.limits.workload_class
         is_background = workload == options_pb2.WORKLOAD_CLASS_BACKGROUND
         self.load.check(is_background=is_background, is_first=not self.admission.has_turns(workspace_id))
-        return self.admission.enter(workspace_id, resolved.owner_id, is_background=is_background)
+        place = self.admission.enter(workspace_id, resolved.owner_id, is_background=is_background)
+        try:
+            yield place
+        except BaseException:
+            place.leave()
+            raise
 
     def _session_for(self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn) -> Session:
         """Return the session of a complete request, and write its id into the request when it is new."""
