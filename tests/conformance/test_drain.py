@@ -30,7 +30,7 @@ async def process(name: str, directory: Path) -> AsyncIterator[tuple[Caller, asy
         "ALIVE_LISTEN": address,
         "ALIVE_WORKSPACES": f"{directory}/workspaces",
         "ALIVE_STATE_DIR": f"{directory}/state",
-        "ALIVE_DRAIN_SECONDS": "4",
+        "ALIVE_DRAIN_SECONDS": "6",
         "ALIVE_TURNS": "2",
         "ALIVE_OVERLOAD": "1000",
     }
