@@ -13,7 +13,7 @@ from alive_codex.app_server import AppServer
 from alive_codex.capabilities import capabilities
 from alive_codex.environment import cli_environment, compact_databases, configure, version_environment
 from alive_codex.models import MODELS
-from alive_codex.options import refusals, thread_params
+from alive_codex.options import is_walled, refusals, thread_params
 from alive_codex.settings import CodexSettings
 from alive_kit.apis import Apis
 from alive_kit.failures import failure
@@ -30,6 +30,7 @@ class CodexProvider:
     """The Codex CLI through openai-codex's app-server client."""
 
     provider_id = "codex"
+    per_turn = ("agent.output_schema", "limits.max_turns")
 
     def __init__(self, settings: CodexSettings, walls: Walls) -> None:
         self._settings = settings
@@ -71,7 +72,7 @@ class CodexProvider:
             yield Unsupported(field="agent.system_prompt.append", why="a resumed session keeps the text it began with")
 
     async def start(self, spec: TurnSpec) -> CodexAgent:
-        """Start an app-server for a turn, with the session's thread resumed if it has one."""
+        """Start an app-server for a turn and those that follow, with the session's thread resumed if there is one."""
         try:
             key = spec.token or read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
@@ -79,7 +80,7 @@ class CodexProvider:
         environment = cli_environment(spec.workspace)
         launch = self._walls.launch(self._settings.codex_cli, environment, spec.workspace, spec.request.permissions)
         configure(launch, spec.workspace)
-        agent = CodexAgent(spec, launch)
+        agent = CodexAgent(spec, launch, is_walled=is_walled(spec.request.permissions, self._walls.level))
         try:
             # Two CLIs that make a home's databases at the same time both fail (codex 0.163.0).
             async with self._starting[spec.workspace.workspace_id]:

@@ -24,6 +24,7 @@ from alive_kit.servicer import AgentServicer
 from alive_kit.sessions import Sessions
 from alive_kit.settings import ServiceSettings, explain
 from alive_kit.turns import TurnTable
+from alive_kit.warm import WarmAgents
 from alive_kit.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class ProviderService:
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
         tokens = TurnTokens() if settings.authz_listen else None
         self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
+        apis = Apis()
+        self.agents = WarmAgents(provider, settings.warmth(), apis, tokens)
         self._database = open_database(settings.state_dir / "turns.sqlite")
         self._journal = Journal(self._database)
         self._sessions = Sessions(self._database, provider.provider_id)
@@ -53,8 +56,8 @@ class ProviderService:
             workspaces=workspaces,
             bounds=settings.bounds(),
             mcp=mcp,
-            apis=Apis(),
-            tokens=tokens,
+            apis=apis,
+            agents=self.agents,
             journal=self._journal,
             sessions=self._sessions,
             keep_seconds=settings.keep_seconds,

@@ -1,8 +1,8 @@
 """One live turn: runs an agent and sees to it that the turn ends with exactly one terminal event.
 
 Whatever the agent does (completes, fails, crashes, hangs, goes on after an interrupt), `LiveTurn.live` returns only
-when the terminal event is in the log and the agent is closed. A turn is stopped by the first of: an interrupt, its
-deadline, silence, the last reader going away, the service going down.
+when the terminal event is in the log and the agent is closed, or waits for the session's next turn. A turn is stopped
+by the first of: an interrupt, its deadline, silence, the last reader going away, the service going down.
 """
 
 import asyncio
@@ -16,13 +16,14 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import approval_pb2, error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
-from alive_kit.authz import TurnTokens
+from alive_kit.authz import Grants
 from alive_kit.errors import StorageFailed, TurnEnded, TurnFailure
 from alive_kit.event_log import EventLog
 from alive_kit.failures import turn_error
 from alive_kit.grammar import Grammar
-from alive_kit.provider import Agent, Provider, TurnSpec
+from alive_kit.provider import Agent, TurnSpec
 from alive_kit.record import Record
+from alive_kit.warm import WarmAgents
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +55,14 @@ class LiveTurn:
         *,
         spec: TurnSpec,
         record: Record,
-        provider_id: str,
         bounds: Bounds,
         fingerprint: bytes,
-        tokens: TurnTokens | None,
+        agents: WarmAgents,
+        grants: Grants,
     ) -> None:
         self.spec = spec
-        self._tokens = tokens
+        self._agents = agents
+        self._grants = grants
         self.fingerprint = fingerprint
         """Tells the request apart from another one under the same turn id."""
         self.record = record
@@ -68,7 +70,7 @@ class LiveTurn:
         self.log = EventLog(keep=record.keep)
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
-        self._provider_id = provider_id
+        self._provider_id = agents.provider_id
         self._bounds = bounds
         self._grammar = Grammar()
         self._usage = usage_pb2.Usage()
@@ -127,13 +129,13 @@ class LiveTurn:
 
     # What the service does with the turn.
 
-    async def live(self, provider: Provider, notices: Iterable[event_pb2.Notice]) -> None:
-        """Run the turn until its terminal event is in the log and its agent is closed.
+    async def live(self, notices: Iterable[event_pb2.Notice]) -> None:
+        """Run the turn until its terminal event is in the log and its agent is closed or at rest.
 
         The notices are what the router has to say; they follow TurnStarted.
         """
         self._held = [event_pb2.Event(notice=notice) for notice in notices]
-        work = asyncio.create_task(self._work(provider), name=f"turn {self.spec.request.turn_id}")
+        work = asyncio.create_task(self._work(), name=f"turn {self.spec.request.turn_id}")
         clock = asyncio.create_task(self._watch_clock(), name=f"clock {self.spec.request.turn_id}")
         try:
             waited: set[asyncio.Future[Any]] = {work, self._stop}
@@ -186,12 +188,10 @@ class LiveTurn:
 
     # How it runs.
 
-    async def _work(self, provider: Provider) -> event_pb2.TurnCompleted | None:
-        self._agent = agent = await provider.start(self.spec)
-        try:
+    async def _work(self) -> event_pb2.TurnCompleted | None:
+        async with self._agents.serving(self.spec, self._grants) as agent:
+            self._agent = agent
             return await agent.run(self)
-        finally:
-            await agent.close()
 
     async def _stop_work(self, work: "asyncio.Task[event_pb2.TurnCompleted | None]") -> None:
         """Ask the vendor to stop, then end its processes."""
@@ -271,8 +271,7 @@ class LiveTurn:
             with contextlib.suppress(StorageFailed):
                 self._show(event)
         self._complete(terminal)
-        if self._tokens:
-            self._tokens.revoke(self.spec.token)
+        self._agents.end_turn(self.spec, failed=failed)
         event = _terminal_event(terminal)
         self._append(event, terminal=True)
         try:

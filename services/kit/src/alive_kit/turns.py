@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, resolved_pb2, session_pb2
 from alive_kit.apis import Apis
-from alive_kit.authz import TurnTokens
+from alive_kit.authz import Grants
 from alive_kit.errors import (
     ItemNotFound,
     OptionUnsupported,
@@ -34,6 +34,7 @@ from alive_kit.recovery import EndedTurn
 from alive_kit.sessions import Session, Sessions
 from alive_kit.turn import Bounds, LiveTurn, shutting_down
 from alive_kit.validation import check_start_turn
+from alive_kit.warm import WarmAgents
 from alive_kit.workspaces import Workspace, Workspaces
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class TurnTable:
     bounds: Bounds
     mcp: McpLaunch
     apis: Apis
-    tokens: TurnTokens | None
+    agents: WarmAgents
     journal: Journal
     sessions: Sessions
     keep_seconds: float
@@ -108,16 +109,14 @@ class TurnTable:
         session = self._session_for(merged, resolved)
         if request.validate_only:
             return None
-        token = self.tokens.issue(grants) if self.tokens else ""
         spec = TurnSpec(
             request=merged,
             workspace=workspace,
             resume=session.resume,
-            mcp_servers=self.apis.lead(merged, mcp_servers, token),
-            token=token,
+            mcp_servers=mcp_servers,
             project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
         )
-        return self._launch(spec, session, fingerprint, resolved)
+        return self._launch(spec, grants, session, fingerprint, resolved)
 
     def find(self, workspace_id: str, turn_id: str) -> LiveTurn | EndedTurn:
         """Return a turn that is running or kept.
@@ -184,12 +183,16 @@ class TurnTable:
     async def fork(self, workspace_id: str, session_id: str) -> session_pb2.Session:
         """Open a session with the memory of an idle one."""
         self.workspaces.find(workspace_id)
+        self.sessions.find_idle(workspace_id, session_id)
+        await self.agents.park(workspace_id, session_id)
         return self.sessions.fork(self.sessions.find_idle(workspace_id, session_id))
 
     async def delete(self, workspace_id: str, session_id: str) -> None:
         """Delete an idle session, its turns and what the vendor keeps of it; nothing when there is none."""
         workspace = self.workspaces.find(workspace_id)
         try:
+            self.sessions.find_idle(workspace_id, session_id)
+            await self.agents.park(workspace_id, session_id)
             session = self.sessions.find_idle(workspace_id, session_id)
         except SessionNotFound:
             await self._clean(workspace)
@@ -226,6 +229,7 @@ class TurnTable:
             turn.stop(shutting_down())
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self.agents.close()
 
     def _check_options(self, request: agent_service_pb2.StartTurnRequest) -> None:
         resume = None
@@ -245,7 +249,12 @@ class TurnTable:
         return session if request.validate_only else self.sessions.open(session)
 
     def _launch(
-        self, spec: TurnSpec, session: Session, fingerprint: bytes, resolved: resolved_pb2.ResolvedTurn
+        self,
+        spec: TurnSpec,
+        grants: Grants,
+        session: Session,
+        fingerprint: bytes,
+        resolved: resolved_pb2.ResolvedTurn,
     ) -> LiveTurn:
         request = spec.request
         key = (request.workspace_id, request.turn_id)
@@ -255,10 +264,10 @@ class TurnTable:
         turn = LiveTurn(
             spec=spec,
             record=Record(self.journal, self.sessions, session, number),
-            provider_id=self.provider.provider_id,
             bounds=self.bounds,
             fingerprint=fingerprint,
-            tokens=self.tokens,
+            agents=self.agents,
+            grants=grants,
         )
         self._forget_old()
         self._turns[key] = turn
@@ -271,7 +280,7 @@ class TurnTable:
         return turn
 
     async def _live(self, turn: LiveTurn, resolved: resolved_pb2.ResolvedTurn) -> None:
-        await turn.live(self.provider, resolved.notices)
+        await turn.live(resolved.notices)
         await self._clean(turn.spec.workspace)
 
     async def _clean(self, workspace: Workspace) -> None:
