@@ -107,7 +107,7 @@ class Contexts:
     def __init__(self) -> None:
         self.tokens = TurnTokens()
         self.provider = warm_provider()
-        self.agents = WarmAgents(self.provider, Warmth(), Apis(), self.tokens)
+        self.agents = WarmAgents(self.provider, Warmth(), self.tokens, Apis().lead)
 
     async def turn(self, context: options_pb2.ToolContext) -> tuple[bool, bool]:
         """Serve a turn; return whether its agent's token is honoured while it runs, and afterwards."""

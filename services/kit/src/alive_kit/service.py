@@ -47,7 +47,7 @@ class ProviderService:
         tokens = TurnTokens() if settings.authz_listen else None
         self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
         apis = Apis()
-        self.agents = WarmAgents(provider, settings.warmth(), apis, tokens)
+        self.agents = WarmAgents(provider, settings.warmth(), tokens, apis.lead)
         self._database = open_database(settings.state_dir / "turns.sqlite")
         self._journal = Journal(self._database)
         self._sessions = Sessions(self._database, provider.provider_id)

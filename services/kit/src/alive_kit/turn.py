@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -23,7 +23,6 @@ from alive_kit.failures import turn_error
 from alive_kit.grammar import Grammar
 from alive_kit.provider import Agent, TurnSpec
 from alive_kit.record import Record
-from alive_kit.warm import WarmAgents
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,18 @@ class Bounds:
     """For an agent to close."""
 
 
+class Agents(Protocol):
+    """The agents of the service, as a turn sees them."""
+
+    provider_id: str
+
+    def serving(self, spec: TurnSpec, grants: Grants) -> contextlib.AbstractAsyncContextManager[Agent]:
+        """Have an agent for a turn; after the block it waits for the next one, or is closed."""
+
+    def end_turn(self, spec: TurnSpec, *, failed: bool) -> None:
+        """Honour the turn's token no more; an agent whose turn failed is closed."""
+
+
 class LiveTurn:
     """A turn, from its acceptance to its terminal event and as long as it is kept."""
 
@@ -57,7 +68,7 @@ class LiveTurn:
         record: Record,
         bounds: Bounds,
         fingerprint: bytes,
-        agents: WarmAgents,
+        agents: Agents,
         grants: Grants,
     ) -> None:
         self.spec = spec

@@ -9,20 +9,25 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from google.protobuf.message import Message
 
-from alive.agent.v1 import agent_service_pb2
-from alive_kit.apis import Apis
+from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_kit.authz import Grants, TurnTokens
 from alive_kit.provider import Agent, Provider, TurnSpec
 
 logger = logging.getLogger(__name__)
 
-SessionKey = tuple[str, str]
+SessionKey: TypeAlias = tuple[str, str]
 """Workspace id and session id."""
+
+Servers: TypeAlias = Sequence[options_pb2.McpServer]
+
+Lead: TypeAlias = Callable[[agent_service_pb2.StartTurnRequest, Servers, str], Servers]
+"""Has a request's MCP servers find the key gateway, where they show a token."""
 
 KIT_SEES_TO = (
     *("turn_id", "provider_id", "input", "delivery", "validate_only"),
@@ -58,12 +63,12 @@ class _Held:
 class WarmAgents:
     """The agents of a service, at most one for each session."""
 
-    def __init__(self, provider: Provider, warmth: Warmth, apis: Apis, tokens: TurnTokens | None) -> None:
+    def __init__(self, provider: Provider, warmth: Warmth, tokens: TurnTokens | None, lead: Lead) -> None:
         self.provider_id = provider.provider_id
         self._provider = provider
         self._warmth = warmth
-        self._apis = apis
         self._tokens = tokens
+        self._lead = lead
         self._waiting: dict[SessionKey, _Held] = {}
         self._honoured: dict[SessionKey, str] = {}
         self._parking: dict[SessionKey, asyncio.Task[None]] = {}
@@ -133,7 +138,7 @@ class WarmAgents:
     async def _start(self, spec: TurnSpec, grants: Grants) -> _Held:
         token = self._tokens.issue() if self._tokens else ""
         self._honour(_key(spec), token, grants)
-        servers = self._apis.lead(spec.request, spec.mcp_servers, token)
+        servers = self._lead(spec.request, spec.mcp_servers, token)
         agent = await self._provider.start(replace(spec, token=token, mcp_servers=servers))
         now = asyncio.get_running_loop().time()
         return _Held(agent=agent, fixed=self._fixed(spec), token=token, born=now)
@@ -191,7 +196,7 @@ class WarmAgents:
         request = agent_service_pb2.StartTurnRequest()
         request.CopyFrom(spec.request)
         request.ClearField("mcp_servers")
-        request.mcp_servers.extend(self._apis.lead(spec.request, spec.mcp_servers, ""))
+        request.mcp_servers.extend(self._lead(spec.request, spec.mcp_servers, ""))
         for path in (*KIT_SEES_TO, *self._provider.per_turn):
             _clear(request, path)
         digest = hashlib.sha256(request.SerializeToString(deterministic=True))
