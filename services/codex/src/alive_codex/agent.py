@@ -128,7 +128,8 @@ class CodexAgent:
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await self._end_commands()
-                return await self._launch.sweep()
+                has_servers = any(server.HasField("stdio") for server in self._spec.mcp_servers)
+                return not has_servers or await self._launch.sweep()
         except Exception as error:  # noqa: BLE001  # Whatever it is, another CLI is started.
             logger.info("a warm CLI is not used again: %r", error)
             return False

@@ -1,6 +1,7 @@
 """The Codex CLI as a provider: looks at its surroundings, says what it can do, starts agents."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -82,14 +83,17 @@ class CodexProvider:
         configure(launch, spec.workspace)
         agent = CodexAgent(spec, launch, is_walled=is_walled(spec.request.permissions, self._walls.level))
         try:
-            # Two CLIs that make a home's databases at the same time both fail (codex 0.163.0).
-            async with self._starting[spec.workspace.workspace_id]:
+            async with self._alone_in_home(spec.workspace):
                 await agent.start()
             await agent.open(thread_params(spec, self._settings, key, launch.marker, self._walls.level))
         except BaseException:
             await agent.close()
             raise
         return agent
+
+    def _alone_in_home(self, workspace: Workspace) -> contextlib.AbstractAsyncContextManager[object]:
+        """Let one CLI at a time start in a home: two that make its databases at once both fail (codex 0.163.0)."""
+        return contextlib.nullcontext() if self._walls.stand else self._starting[workspace.workspace_id]
 
     async def delete(self, workspace: Workspace, native_session: str) -> bool:
         """Have the CLI delete a thread: its rollout, and what its databases say of it. Forks refer to it (0.163.0)."""
@@ -99,7 +103,7 @@ class CodexProvider:
         configure(launch, workspace)
         server = AppServer(launch)
         try:
-            async with self._starting[workspace.workspace_id]:
+            async with self._alone_in_home(workspace):
                 await server.start()
             await server.request("thread/delete", {"threadId": native_session})
         except CodexError as error:
