@@ -1,6 +1,7 @@
 """Turns that follow one another in a session: which of them share a CLI, and what of one reaches the next."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import pytest
 
 from alive.agent.v1 import event_pb2, options_pb2
 from alive_kit.testing.requirements import requirement
-from alive_kit.testing.scripted_model import CallTool, Reply, RunCommand, TokenUsage
+from alive_kit.testing.scripted_model import CallTool, RawTool, Reply, RunCommand, TokenUsage
 
 from .conftest import Subject, items, notices, said
 from .test_endings import processes
@@ -111,6 +112,37 @@ async def test_the_model_and_the_limits_are_those_of_the_turn(warm: Subject) -> 
 
     assert [warm.bodies(f"warm-model-{number}")[0]["model"] for number in (2, 3)] == [other, default]
     assert [events[0].turn_started.model for events in (second, third)] == [other, default]
+
+
+@requirement("warm:fresh")
+async def test_limits_and_schemas_are_those_of_the_turn(warm: Subject) -> None:
+    """Requests to the model are counted anew in each turn, and a schema holds for its turn alone."""
+    look = Reply(
+        actions=[
+            RunCommand(command="true") if warm.name == "codex" else RawTool(name="Glob", arguments={"pattern": "*"})
+        ]
+    )
+    limits, session_id = options_pb2.Limits(max_turns=2), ""
+    for number in (1, 2, 3):
+        replies = (look, Reply(text="Seen."))
+        events = await turn(warm, f"limit-{number}", *replies, session_id=session_id, limits=limits)
+        session_id = events[0].session_id
+        assert events[-1].turn_completed.stop_reason == event_pb2.STOP_REASON_END_TURN
+    properties = {"canary": {"type": "string"}}
+    schema = {"type": "object", "properties": properties, "required": ["canary"], "additionalProperties": False}
+    agent = options_pb2.AgentOptions(output_schema=json.dumps(schema))
+    answer = (
+        Reply(text='{"canary": "yes"}')
+        if warm.name == "codex"
+        else Reply(actions=[RawTool(name="StructuredOutput", arguments={"canary": "yes"})])
+    )
+    events = await turn(warm, "schema", answer, Reply(text="Done."), session_id=session_id, agent=agent)
+    await turn(warm, "no-schema", Reply(text="Plain."), session_id=session_id)
+
+    assert events[-1].turn_completed.structured_output
+    assert "additionalProperties" in str(warm.bodies("warm-schema")[0])
+    body = warm.bodies("warm-no-schema")[0]
+    assert "canary" not in str([body.get("text"), [tool for tool in body["tools"] if "StructuredOutput" in str(tool)]])
 
 
 @requirement("warm:trace")
