@@ -166,7 +166,7 @@ async def test_an_agent_is_parked_in_time(directory: Path, settings: dict[str, f
 
 
 async def test_the_one_that_waited_longest_makes_room(directory: Path) -> None:
-    """Two may wait; the first session was used again before the third came."""
+    """Two may be up; the first session was used again before the third came."""
     provider = warm_provider()
     async with serving(provider, directory, warm_agents=2) as caller:
         first, _ = await session_of(caller), await session_of(caller)
@@ -265,3 +265,19 @@ def test_every_field_of_a_request_that_may_change_is_one() -> None:
         for name in path.split("."):
             field = descriptor.fields_by_name[name]
             descriptor = field.message_type
+
+
+async def test_turns_that_run_are_not_held_up_by_those_that_wait(directory: Path) -> None:
+    """One may be up: two turns run at once, and nobody waits afterwards but the last."""
+    provider = warm_provider()
+    async with serving(provider, directory, warm_agents=1) as caller:
+        await session_of(caller)
+        calls = [caller.start("wait", turn_id=name) for name in ("t1", "t2")]
+        for call in calls:
+            await call.read()
+        await closed(provider.agents[0])
+        for name in ("t1", "t2"):
+            await caller.interrupt(name)
+
+        assert [agent.turns for agent in provider.agents] == [1, 1, 1]
+        assert len(caller.service.agents.waiting) == 1  # type: ignore[union-attr]

@@ -89,8 +89,8 @@ class ServiceSettings(ListenSettings):
     warm_age_seconds: float = Field(default=3600.0, gt=0)
     """How old an agent may be and still take another turn."""
 
-    warm_agents: int = Field(default=32, ge=0)
-    """How many agents may wait at the same time; each takes 50 to 150 MB. The one that waited longest makes room."""
+    warm_agents: int = Field(default=24, ge=0)
+    """How many agents may be up before those that wait make room, the longest waiting first; 50 to 150 MB each."""
 
     def warmth(self) -> Warmth:
         """Return how long agents stay up between turns."""

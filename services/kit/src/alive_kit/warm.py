@@ -2,7 +2,7 @@
 
 A warm agent is used again only when everything fixed at its start is equal, and it is ready. Otherwise it is parked:
 its CLI is closed, the session is resumed by another one, and nothing is lost. One that nobody needs is parked when it
-has waited long enough, is too old, or too many wait.
+has waited long enough, is too old, or too many are up.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ class Warmth:
     """Seconds an agent waits for the next turn; 0 means that none does."""
     age: float = 3600.0
     """Seconds after its start until it takes no more turns."""
-    agents: int = 32
-    """How many may wait at the same time."""
+    agents: int = 24
+    """How many may be up before those that wait make room, the longest waiting first; 0 means that none waits."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +69,7 @@ class WarmAgents:
         self._warmth = warmth
         self._tokens = tokens
         self._lead = lead
+        self._serving = 0
         self._waiting: dict[SessionKey, _Held] = {}
         self._honoured: dict[SessionKey, str] = {}
         self._parking: dict[SessionKey, asyncio.Task[None]] = {}
@@ -87,16 +88,20 @@ class WarmAgents:
         Raises:
             TurnFailure: it does not start.
         """
-        held = await self._take(spec, grants) or await self._start(spec, grants)
-        is_kept = False
+        self._serving += 1
         try:
-            yield held.agent
-            is_kept = self._may_wait(held, spec) and await held.agent.rest()
+            held = await self._take(spec, grants) or await self._start(spec, grants)
+            is_kept = False
+            try:
+                yield held.agent
+                is_kept = self._may_wait(held, spec) and await held.agent.rest()
+            finally:
+                if not is_kept:
+                    await held.agent.close()
         finally:
-            if is_kept:
-                self._keep(_key(spec), held)
-            else:
-                await held.agent.close()
+            self._serving -= 1
+        if is_kept:
+            self._keep(_key(spec), held)
 
     def end_turn(self, spec: TurnSpec, *, failed: bool) -> None:
         """Honour the agent's token no more; an agent whose turn failed is parked."""
@@ -136,6 +141,7 @@ class WarmAgents:
         return None
 
     async def _start(self, spec: TurnSpec, grants: Grants) -> _Held:
+        self._make_room()
         token = self._tokens.issue() if self._tokens else ""
         self._honour(_key(spec), token, grants)
         servers = self._lead(spec.request, spec.mcp_servers, token)
@@ -157,7 +163,11 @@ class WarmAgents:
         left = min(self._warmth.idle, self._warmth.age - self._age(held))
         held.expiry = asyncio.get_running_loop().call_later(max(left, 0.0), self._park, key)
         self._waiting[key] = held
-        while len(self._waiting) > self._warmth.agents:
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Park agents until no more are up than may be, or none waits. A turn is never held up by it."""
+        while self._waiting and len(self._waiting) + self._serving > self._warmth.agents:
             self._park(next(iter(self._waiting)))
 
     def _leave(self, key: SessionKey) -> _Held | None:
