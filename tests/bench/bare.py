@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -111,10 +111,3 @@ class BareCodex:
 
 
 BARE: dict[str, Callable[[str, str, Path], Bare]] = {"claude": BareClaude, "codex": BareCodex}
-
-
-async def timed(awaited: Awaitable[object]) -> float:
-    """Return how long something takes, in seconds."""
-    begun = time.perf_counter()
-    await awaited
-    return time.perf_counter() - begun

@@ -20,7 +20,6 @@ from .bare import BARE
 from .row import Row
 
 GOAL = 1.1
-_SECONDS_TO_SETTLE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
