@@ -283,6 +283,7 @@ class LiveTurn:
                 self._show(event)
         self._complete(terminal)
         self._agents.end_turn(self.spec, failed=failed)
+        self._agent = None  # A turn is kept for long; what served it need not be.
         event = _terminal_event(terminal)
         self._append(event, terminal=True)
         try:
