@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test attack demo up doctor images units certs workspace clean
+.PHONY: help install services generate fidelity lock check test bench attack demo up doctor images units certs workspace clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ workspace: services ## Make a workspace: make workspace NAME=site.example
 test: check services $(VENVS)/.docker ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
 
+bench: install $(VENVS)/bench/.installed ## Measure us against rivals: make bench [SHORT=1] [ONLY="relay scale"]
+	@PYTHONPATH=$(VENVS)/bench $(DEV)/python -m tests.bench $(ONLY)
+
 attack: install services $(VENVS)/.docker ## Have both agents attack, and print what stopped them
 	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks tests/containers/test_attacks.py
 
@@ -81,6 +84,7 @@ fidelity: install ## What becomes of everything each vendor can say
 
 lock: $(UV) ## Pin what every deployable needs
 	@$(COMPILE) --group pyproject.toml:dev -o requirements-dev.txt
+	@$(COMPILE) -c requirements-dev.txt tests/bench/requirements.in -o tests/bench/requirements.txt
 	@echo 'hatchling>=1.33' | $(COMPILE) - -o docker/build-requirements.txt
 	@for deployable in $(DEPLOYABLES); do \
 		$(COMPILE) -c requirements-dev.txt $$deployable/pyproject.toml -o $$deployable/requirements.txt; done
@@ -122,6 +126,11 @@ $(VENVS)/dev/.installed: $(PINNED) $(addsuffix /pyproject.toml,$(MEMBERS)) servi
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/dev
 	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --require-hashes $(addprefix -r ,$(PINNED))
 	@VIRTUAL_ENV=$(VENVS)/dev $(UV) pip install --quiet --no-deps $(foreach member,$(MEMBERS),-e $(member))
+	@touch $@
+
+$(VENVS)/bench/.installed: tests/bench/requirements.txt $(VENVS)/dev/.installed
+	@echo "installing the rivals"
+	@$(UV) pip install --quiet --require-hashes --python $(DEV)/python --target $(VENVS)/bench -r $<
 	@touch $@
 
 define DEPLOYABLE

@@ -27,6 +27,7 @@ class System:
     services: dict[str, Caller]
     """Call the providers directly."""
     directory: Path
+    router: RouterService
 
 
 @pytest.fixture
@@ -59,4 +60,11 @@ async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterat
         exits.push_async_callback(router.stop, 0.0)
         caller = await exits.enter_async_context(calling(str(values["listen"]), workspaces))
         stub = workspace_service_pb2_grpc.WorkspaceServiceStub(caller.channel)
-        yield System(caller=caller, workspaces=stub, providers=providers, services=services, directory=directory)
+        yield System(
+            caller=caller,
+            workspaces=stub,
+            providers=providers,
+            services=services,
+            directory=directory,
+            router=router,
+        )

@@ -124,9 +124,10 @@ class AgentServicer:
         """Relay an item's content from the provider that has its turn."""
         check_ids(request)
         link = await self._with_turn(request.workspace_id, request.turn_id)
-        metadata = forwarded(context.invocation_metadata())
+        metadata, lost = forwarded(context.invocation_metadata()), StreamLost(link.provider_id, request.turn_id)
+        method = link.streaming("ReadItemContent")
         try:
-            await self._relay(link, "ReadItemContent", request, context, metadata, request.turn_id)
+            await relay(method, request.SerializeToString(), context, metadata, lost, response_bytes=0)
         except Refused as refused:
             await refused.pass_on(context)
 

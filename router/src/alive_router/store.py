@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
@@ -68,10 +69,7 @@ class Store:
     async def open(cls, url: str) -> "Store":
         """Open a store and bring its tables up to date."""
         await asyncio.to_thread(migrate, url)
-        engine = create_async_engine(url)
-        if engine.dialect.name == "sqlite":
-            sa.event.listen(engine.sync_engine, "connect", _write_ahead)
-        return cls(engine)
+        return cls(_engine(url))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -162,6 +160,20 @@ def migrate(url: str, revision: str = "head") -> None:
             command.upgrade(config, revision)
 
 
+def _engine(url: str) -> AsyncEngine:
+    """Return the connections to a store. SQLite gets a single one: several would only wait for each other's locks."""
+    if sa.make_url(url).get_backend_name() != "sqlite":
+        return create_async_engine(url)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0)
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def outlive_the_process(connection: Any, _record: object) -> None:  # A loss of power may cost the newest turns.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    return engine
+
+
 @contextmanager
 def _connected(url: str) -> Iterator[sa.Connection]:
     """Connect without asyncio, as migrations need it."""
@@ -177,14 +189,6 @@ def _is(table: sa.Table, turn: TurnRow, name: str) -> Iterator[sa.ColumnElement[
     """Yield the conditions for a turn's row in a table."""
     yield table.c.workspace_id == turn.workspace_id
     yield table.c[name] == getattr(turn, name)
-
-
-def _write_ahead(connection: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
-    """Have a commit of SQLite's wait for no disk: every turn waits for one. Losing power may lose the newest."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
 
 
 def _now() -> datetime:

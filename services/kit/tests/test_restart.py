@@ -1,8 +1,10 @@
 """What outlives the service: its turns, its sessions, and every event that anybody saw."""
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import grpc
@@ -21,7 +23,7 @@ from alive_kit.testing.fakes import (
     usage,
     waits_for_interrupt,
 )
-from alive_kit.testing.harness import collect, serving
+from alive_kit.testing.harness import calling, collect, request, serving
 
 
 async def test_a_turn_that_was_cut_off_ends_as_crashed(tmp_path: Path) -> None:
@@ -49,6 +51,43 @@ async def test_a_turn_that_was_cut_off_ends_as_crashed(tmp_path: Path) -> None:
     assert rest[1].turn_failed.usage.input_tokens == 10
     assert again[-1].HasField("turn_completed")
     assert provider.specs[0].resume == Resume(native_session=f"native-{seen[0].session_id}")
+
+
+SERVICE = """
+import sys
+from pathlib import Path
+from alive_kit.service import main
+from alive_kit.testing.fakes import FakeProvider, delta, message_started, started
+flood = [started(), message_started(), *[delta(f"{number} ") for number in range(100_000)]]
+main(lambda: FakeProvider({"flood": flood}))
+"""
+
+
+async def test_every_event_that_anybody_saw_outlives_a_kill(directory: Path) -> None:
+    """A service killed in mid-flood, its events kept in batches: the reader is never ahead of the journal."""
+    (directory / "workspaces/demo").mkdir(parents=True)
+    variables = {
+        "ALIVE_LISTEN": f"unix:{directory}/agent.sock",
+        "ALIVE_WORKSPACES": str(directory / "workspaces"),
+        "ALIVE_STATE_DIR": str(directory / "state"),
+    }
+    service = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVICE, env=variables)
+    seen: list[event_pb2.Event] = []
+    async with calling(variables["ALIVE_LISTEN"], directory / "workspaces") as caller:
+        call = caller.stub.StartTurn(request("flood", turn_id="cut"), wait_for_ready=True, timeout=30)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while (response := await call.read()) is not grpc.aio.EOF:
+                seen.extend(response.events)
+                if len(seen) > 5_000 and service.returncode is None:
+                    service.kill()
+        await service.wait()
+    async with serving(FakeProvider(), directory) as caller:
+        events = await caller.watch("cut")
+
+    assert 5_000 < len(seen) < 100_000
+    assert events[: len(seen)] == seen
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_CRASHED
 
 
 async def test_an_ended_turn_is_watched_and_repeated_after_a_restart(tmp_path: Path) -> None:
@@ -121,6 +160,26 @@ async def test_events_that_cannot_be_kept_fail_the_turn(tmp_path: Path) -> None:
         events, _ = await asyncio.gather(collect(call), caller.interrupt("cut"))
 
     assert [event.WhichOneof("kind") for event in events[-1:]] == ["turn_interrupted"]
+
+
+async def test_events_that_the_disk_does_not_take_are_not_shown(tmp_path: Path) -> None:
+    """And the turn fails, though its agent is at work; its number follows the last event that was shown."""
+    go_on = asyncio.Event()
+    stop = [lambda _: go_on.wait(), delta("lost"), waits_for_interrupt]
+    script = [started(), message_started(), delta("kept"), *stop]
+    async with serving(FakeProvider({"half": script}), tmp_path) as caller:
+        call = caller.start("half", turn_id="cut")
+        seen: list[event_pb2.Event] = []
+        while not any(event.HasField("item_delta") for event in seen):
+            seen.extend((await call.read()).events)
+        with sqlite3.connect(tmp_path / "state/turns.sqlite") as database:
+            database.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+        go_on.set()
+        rest = await collect(call)
+
+    assert [event.WhichOneof("kind") for event in rest] == ["turn_failed"]
+    assert rest[0].turn_failed.error.reason == error_pb2.FAILURE_REASON_STORAGE
+    assert rest[0].seq == seen[-1].seq + 1
 
 
 async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:

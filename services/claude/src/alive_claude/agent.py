@@ -21,6 +21,7 @@ from alive_claude.options import cli_options, may_use
 from alive_claude.prompt import user_message
 from alive_kit.errors import CallUnsupported, TurnFailure
 from alive_kit.failures import failure
+from alive_kit.fairness import Slice
 from alive_kit.launch import Launch
 from alive_kit.provider import Turn, TurnSpec
 from alive_kit.structured_output import structured_output
@@ -81,6 +82,7 @@ class ClaudeAgent:
         self._asking.begin(turn)
         self._translator = Translator(turn.spec, self._asking.denied)
         include_raw = turn.spec.request.delivery.include_raw
+        time_slice = Slice()
         try:
             await self._use_model(turn.spec.request.agent.model)
             await self._client.query(user_message(turn.spec))
@@ -93,6 +95,7 @@ class ClaudeAgent:
                     if include_raw:
                         event.raw_json = json.dumps(received.raw, ensure_ascii=False)
                     turn.emit(event)
+                await time_slice.share()
                 if isinstance(received.message, ResultMessage):
                     return self._completed(received.message, turn.spec)
         except TurnFailure:

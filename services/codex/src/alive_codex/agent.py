@@ -15,6 +15,7 @@ from alive_codex.events import Translator
 from alive_codex.failures import of_thread, of_turn
 from alive_codex.options import asks, turn_input, turn_params, turn_part
 from alive_kit.failures import failure
+from alive_kit.fairness import Slice
 from alive_kit.launch import Launch
 from alive_kit.provider import Turn, TurnSpec
 from alive_kit.structured_output import structured_output
@@ -84,13 +85,14 @@ class CodexAgent:
             raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr) from error
         self._turn_id.set_result(answer.turn.id)
         turn.remember(self.thread_id, answer.turn.id)
-        asking = Asking(turn.spec.workspace, self._translator.open_items)
+        asking, time_slice = Asking(turn.spec.workspace, self._translator.open_items), Slice()
         async for notification in self._heard(answer.turn.id):
             if isinstance(notification, ServerRequest):
                 self._ask(asking.answer(notification, turn))
                 continue
             self._trace.hear(notification)
             self._emit(notification, turn)
+            await time_slice.share()
             if notification.method == "turn/completed" and notification.params["turn"]["id"] == answer.turn.id:
                 return self._completed(notification.params["turn"], turn.spec)
             if self._has_reached_max_turns(turn.spec.request.limits):

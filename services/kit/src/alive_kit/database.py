@@ -1,9 +1,12 @@
 """The provider's own database: one SQLite file, written before anything is shown.
 
-One process writes it, in short transactions of its event loop (about 25 µs for an event). WAL without a sync for each
-transaction outlives the death of the process, not a loss of power; then the newest events may be gone, never the order.
+One process writes it, in short transactions of its event loop (about 25 µs each; what a turn says within one tick of
+the loop is one of them). WAL without a sync for each transaction outlives the death of the process, not a loss of
+power; then the newest events may be gone, never the order.
 """
 
+import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -71,6 +74,10 @@ CREATE TABLE contents (
 
 _VERSION = 1
 
+_CHECKPOINT_SECONDS = 2.0
+_CHECKPOINT_PAGES = 20_000
+"""Where the log is written back by the event loop after all."""
+
 
 def open_database(path: Path) -> sqlite3.Connection:
     """Open the database, made with private permissions when it does not exist.
@@ -84,6 +91,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     path.chmod(0o600)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
+    database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     database.execute("PRAGMA foreign_keys = ON")
     database.execute("PRAGMA secure_delete = ON")
     version = database.execute("PRAGMA user_version").fetchone()[0]
@@ -92,3 +100,15 @@ def open_database(path: Path) -> sqlite3.Connection:
     if version == 0:
         database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
     return database
+
+
+async def keep_checkpointing(path: Path) -> None:
+    """Write the log back into the file again and again, in a thread: it waits for the disk, and turns must not."""
+    while True:
+        await asyncio.sleep(_CHECKPOINT_SECONDS)
+        await asyncio.to_thread(_checkpoint, path)
+
+
+def _checkpoint(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error):
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)")

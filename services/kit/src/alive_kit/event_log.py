@@ -4,15 +4,18 @@ A log has one writer, the provider, and any number of readers. It keeps each eve
 carries on the wire: responses hold one repeated field, so that serialized events placed one behind the other are a
 response. A log that outgrows its capacity forgets its oldest events; a reader that still needed them ends with
 `ReaderTooSlow`.
+
+An event is shown once it is kept. One that comes alone is kept at once; what comes in a flood, together at the end of
+each tick of the event loop. What cannot be kept never was: the log goes on behind what was shown.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 
-from alive.agent.v1 import agent_service_pb2, event_pb2
+from alive.agent.v1 import event_pb2
 from alive_kit.errors import ReaderTooSlow, SeqOutOfRange, StorageFailed
+from alive_kit.frames import frame, split
 
 logger = logging.getLogger(__name__)
 
@@ -27,35 +30,38 @@ class EventLog:
     """The events of one turn, in order, from seq 1."""
 
     def __init__(
-        self, *, capacity: int = CAPACITY, keep: Callable[[int, bytes], None] | None = None, last_seq: int = 0
+        self,
+        *,
+        capacity: int = CAPACITY,
+        keep: Callable[[int, bytes], None] | None = None,
+        lost: Callable[[], None] = lambda: None,
+        last_seq: int = 0,
     ) -> None:
         self._keep = keep
-        self._frames: deque[bytes] = deque()
+        self._lost = lost
+        self._frames: list[bytes] = []
         self._capacity = capacity
         self._bytes = 0
-        self._last_seq = last_seq
+        self._oldest_seq = last_seq + 1
+        self._shown_seq = last_seq
         self._closed = False
+        self._is_due = False
         self._grown = asyncio.Event()
 
     @classmethod
     def ended(cls, frames: Iterable[bytes]) -> "EventLog":
-        """Return the log of a turn that has ended."""
+        """Return the log of a turn that has ended, from its events as they were kept."""
         log = cls()
-        log._frames.extend(frames)
+        log._frames.extend(one for kept in frames for one in split(kept))
         log._bytes = sum(map(len, log._frames))
-        log._last_seq = len(log._frames)
+        log._shown_seq = log._last_seq
         log._closed = True
         return log
 
     @property
-    def last_seq(self) -> int:
-        """The seq of the newest event; 0 when there is none."""
-        return self._last_seq
-
-    @property
     def oldest_seq(self) -> int:
         """The seq of the oldest event that is kept."""
-        return self._last_seq - len(self._frames) + 1
+        return self._oldest_seq
 
     @property
     def size(self) -> int:
@@ -64,34 +70,66 @@ class EventLog:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the turn's terminal event is in the log."""
+        """Whether the turn has its terminal event."""
         return self._closed
 
-    def append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
-        """Give an event its number and keep it before it is shown; a terminal one is the last.
+    @property
+    def _last_seq(self) -> int:
+        """The seq of the newest event, shown or not."""
+        return self._oldest_seq + len(self._frames) - 1
 
-        Raises:
-            StorageFailed: it cannot be kept; it is not shown then, unless it is the terminal one.
-        """
+    def append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
+        """Give an event its number and show it once it is kept; a terminal one is the last, and shown at once."""
         if self._closed:
             raise ValueError("the turn has its terminal event")
+        if terminal:
+            self.settle()
         event.seq = self._last_seq + 1
-        frame = agent_service_pb2.StartTurnResponse(events=[event]).SerializeToString()
+        self._frames.append(frame(event))
+        self._closed = terminal
+        if terminal:
+            self.settle()
+        elif not self._is_due:
+            self.settle()
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def _tick(self) -> None:
+        """Keep what was appended during a tick of the loop; while there is something every time, go on."""
+        self._is_due = self._shown_seq < self._last_seq
+        if self._is_due:
+            self.settle()
+            asyncio.get_running_loop().call_soon(self._tick)
+
+    def settle(self) -> None:
+        """Keep what was appended, and show it. What cannot be kept is dropped, unless it is the terminal event."""
+        first = self._shown_seq + 1 - self._oldest_seq
+        fresh = b"".join(self._frames[first:])
+        if not fresh:
+            return
         try:
             if self._keep:
-                self._keep(event.seq, frame)
+                self._keep(self._shown_seq + 1, fresh)
         except StorageFailed:
-            if not terminal:
-                raise
-            logger.exception("a terminal event is shown that could not be kept")
-        self._last_seq = event.seq
-        self._frames.append(frame)
-        self._bytes += len(frame)
-        while self._bytes > self._capacity and len(self._frames) > 1:
-            self._bytes -= len(self._frames.popleft())
-        self._closed = terminal
+            logger.exception("events cannot be kept")
+            if not self._closed:
+                del self._frames[first:]
+                self._lost()
+                return
+        self._bytes += len(fresh)
+        self._shown_seq = self._last_seq
+        self._forget()
         self._grown.set()
         self._grown = asyncio.Event()
+
+    def _forget(self) -> None:
+        """Drop the oldest events until the rest is within the capacity."""
+        forgotten = 0
+        while self._bytes > self._capacity and forgotten < len(self._frames) - 1:
+            self._bytes -= len(self._frames[forgotten])
+            forgotten += 1
+        del self._frames[:forgotten]
+        self._oldest_seq += forgotten
 
     def check(self, after_seq: int) -> None:
         """Refuse a seq to read from that lies outside what is kept.
@@ -99,8 +137,8 @@ class EventLog:
         Raises:
             SeqOutOfRange: it lies before the oldest event kept or behind the last one.
         """
-        if after_seq > self._last_seq or after_seq + 1 < self.oldest_seq:
-            raise SeqOutOfRange(after_seq, oldest_seq=self.oldest_seq, last_seq=self._last_seq)
+        if after_seq > self._shown_seq or after_seq + 1 < self.oldest_seq:
+            raise SeqOutOfRange(after_seq, oldest_seq=self.oldest_seq, last_seq=self._shown_seq)
 
     async def follow(self, *, after_seq: int) -> AsyncIterator[bytes]:
         """Yield serialized responses from a seq on: what is kept, then live, until the terminal event.
@@ -114,7 +152,7 @@ class EventLog:
             response, seq = self._read(seq)
             if response:
                 yield response
-            elif self._closed:
+            elif self._closed and seq == self._last_seq:
                 return
             else:
                 await grown.wait()
@@ -124,12 +162,10 @@ class EventLog:
         start = seq + 1 - self.oldest_seq
         if start < 0:
             raise ReaderTooSlow(seq)
-        chosen: list[bytes] = []
-        size = 0
-        for index in range(start, len(self._frames)):
-            frame = self._frames[index]
-            if chosen and size + len(frame) > RESPONSE_BYTES:
+        end, size = start, 0
+        while end <= self._shown_seq - self._oldest_seq:
+            size += len(self._frames[end])
+            if size > RESPONSE_BYTES and end > start:
                 break
-            chosen.append(frame)
-            size += len(frame)
-        return b"".join(chosen), seq + len(chosen)
+            end += 1
+        return b"".join(self._frames[start:end]), seq + end - start

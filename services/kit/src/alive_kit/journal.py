@@ -36,7 +36,7 @@ class Journal:
         return int(cursor.lastrowid or 0)
 
     def append(self, turn: int, seq: int, frame: bytes) -> None:
-        """Keep an event."""
+        """Keep events, serialized one behind the other, by the seq of the first one."""
         self._database.execute("INSERT INTO events VALUES (?, ?, ?)", (turn, seq, frame))
 
     def end(self, turn: int) -> None:
@@ -54,7 +54,7 @@ class Journal:
         return [_kept(row) for row in self._database.execute("SELECT * FROM turns WHERE NOT has_ended ORDER BY turn")]
 
     def frames(self, turn: int) -> Iterator[bytes]:
-        """Yield the events of a turn, serialized, from the first on."""
+        """Yield the events of a turn as they were kept, from the first on."""
         for row in self._database.execute("SELECT frame FROM events WHERE turn = ? ORDER BY seq", (turn,)):
             yield row["frame"]
 

@@ -51,7 +51,7 @@ class Record:
                 self._sessions.add_item(self._session, event.turn_id, item)
 
     def keep(self, seq: int, frame: bytes) -> None:
-        """Keep an event.
+        """Keep events, serialized one behind the other, by the seq of the first one.
 
         Raises:
             StorageFailed: it cannot be written.

@@ -10,6 +10,7 @@ from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, us
 from alive_kit.event_log import EventLog
 from alive_kit.failures import turn_error
 from alive_kit.fitting import fit
+from alive_kit.frames import split
 from alive_kit.grammar import TERMINALS, Grammar
 from alive_kit.journal import Journal, KeptTurn
 from alive_kit.sessions import Sessions
@@ -36,7 +37,7 @@ def end_crashed(journal: Journal, sessions: Sessions, provider_id: str) -> None:
     """Complete the stream of every turn that was cut off: its open items, and then the terminal event."""
     for kept in journal.running():
         logger.warning("a turn was cut off", extra={"workspace_id": kept.workspace_id, "turn_id": kept.turn_id})
-        frames = list(journal.frames(kept.turn))
+        frames = [frame for kept_frames in journal.frames(kept.turn) for frame in split(kept_frames)]
         log = EventLog(keep=partial(journal.append, kept.turn), last_seq=len(frames))
         for event in _ending(frames):
             event.turn_id, event.session_id, event.provider_id = kept.turn_id, kept.session_id, provider_id
@@ -45,6 +46,7 @@ def end_crashed(journal: Journal, sessions: Sessions, provider_id: str) -> None:
                 session = sessions.find(kept.workspace_id, kept.session_id)
                 sessions.add_item(session, kept.turn_id, event.item_completed.item)
             log.append(event)
+        log.settle()
         journal.end(kept.turn)
 
 

@@ -12,7 +12,7 @@ from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
 from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
-from alive_kit.database import open_database
+from alive_kit.database import keep_checkpointing, open_database
 from alive_kit.journal import Journal
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.provider import Provider
@@ -48,7 +48,8 @@ class ProviderService:
         self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
         apis = Apis()
         self.agents = WarmAgents(provider, settings.warmth(), tokens, apis.lead)
-        self._database = open_database(settings.state_dir / "turns.sqlite")
+        self._path = settings.state_dir / "turns.sqlite"
+        self._database = open_database(self._path)
         self._journal = Journal(self._database)
         self._sessions = Sessions(self._database, provider.provider_id)
         self._turns = TurnTable(
@@ -66,7 +67,7 @@ class ProviderService:
         servicer = AgentServicer(self._turns, self._sessions, workspaces, self._readiness)
         self.server.add(_AGENT_SERVICE, handler_of(_AGENT_SERVICE, servicer))
         self.server.add(_OUTCOME_SERVICE, handler_of(_OUTCOME_SERVICE, None))  # Refuses by name, for now.
-        self._probing: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def info(self) -> provider_pb2.ProviderInfo:
@@ -80,7 +81,10 @@ class ProviderService:
             await self._authz.start()
         await self._show_readiness(provider_pb2.Readiness())
         await self.server.start()
-        self._probing = asyncio.create_task(self._readiness.keep_probing(), name="probing")
+        self._tasks = [
+            asyncio.create_task(self._readiness.keep_probing(), name="probing"),
+            asyncio.create_task(keep_checkpointing(self._path), name="checkpoints"),
+        ]
 
     async def probed(self) -> None:
         """Return when the provider has been probed once, ready or not."""
@@ -89,8 +93,8 @@ class ProviderService:
     async def stop(self, grace: float) -> None:
         """Take no new turns, let running ones end within a grace (seconds), and stop serving."""
         await self._readiness.drain()
-        if self._probing:
-            self._probing.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._turns.drain(grace=grace)
         await self.server.stop(END_SECONDS)
         if self._authz:

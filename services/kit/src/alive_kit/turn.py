@@ -8,6 +8,7 @@ by the first of: an interrupt, its deadline, silence, the last reader going away
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -78,7 +79,7 @@ class LiveTurn:
         """Tells the request apart from another one under the same turn id."""
         self.record = record
         self._approvals = record.approvals(spec.request.permissions, bounds.approval, self.emit)
-        self.log = EventLog(keep=record.keep)
+        self.log = EventLog(keep=record.keep, lost=self._fail_storage)
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
         self._provider_id = agents.provider_id
@@ -102,7 +103,7 @@ class LiveTurn:
             self._emit(event)
         except StorageFailed:
             logger.exception("an event cannot be kept", extra=self._names())
-            self.stop(_failed(error_pb2.FAILURE_REASON_STORAGE))
+            self._fail_storage()
 
     def _emit(self, event: event_pb2.Event) -> None:
         self._last_activity = asyncio.get_running_loop().time()
@@ -302,6 +303,9 @@ class LiveTurn:
         if isinstance(terminal, event_pb2.TurnFailed) and not self.spec.request.delivery.include_raw:
             terminal.error.ClearField("stderr_tail")
 
+    def _fail_storage(self) -> None:
+        self.stop(_failed(error_pb2.FAILURE_REASON_STORAGE))
+
     # What goes into the log.
 
     def _follow_start(self) -> None:
@@ -328,8 +332,10 @@ class LiveTurn:
         event.turn_id = self.spec.request.turn_id
         event.session_id = self.spec.request.session_id
         event.provider_id = self._provider_id
-        event.event_time.GetCurrentTime()
+        event.event_time.FromNanoseconds(time.time_ns())
         self.log.append(event, terminal=terminal)
+        if event.HasField("item_completed"):
+            self.log.settle()  # The transcript never has what the stream has not.
 
     def _names(self, **more: object) -> dict[str, object]:
         request = self.spec.request

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
+from alive_kit.fairness import Slice
 from alive_kit.provider import Turn, TurnSpec, Unsupported
 from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
@@ -35,6 +36,7 @@ class FakeAgent:
         self.interrupted.clear()
         turn.remember(f"native-{turn.spec.request.session_id}")
         words = turn.spec.request.input[0].text.split() or ["default"]
+        time_slice = Slice()
         for step in self._scripts.get(words[0], self._scripts["default"]):
             if self.interrupted.is_set():
                 return None
@@ -43,6 +45,7 @@ class FakeAgent:
                     event = event_pb2.Event()
                     event.CopyFrom(step)
                     turn.emit(event)
+                    await time_slice.share()
                 case approval_pb2.ApprovalRequested():
                     asked = approval_pb2.ApprovalRequested()
                     asked.CopyFrom(step)

