@@ -43,7 +43,13 @@ EARLY_INTERRUPT_SECONDS = 15.0
 """How long an interrupt waits for its turn."""
 
 KEPT_BYTES = 64 << 20
-"""Events of ended turns that are kept in memory, all turns together."""
+"""Turns in memory, all together; above it, ended ones are forgotten."""
+
+KEPT_TURNS = 64
+"""Turns in memory; above it, ended ones are forgotten that the journal has."""
+
+TURN_BYTES = 7 << 10
+"""What a turn takes in memory beside its events."""
 
 _FORGET_SECONDS = 3600.0
 """How often turns are dropped that have been kept long enough."""
@@ -311,16 +317,21 @@ class TurnTable:
         return (turn for turn in self._turns.values() if not turn.ended.is_set())
 
     def _forget_old(self) -> None:
-        """Forget the oldest ended turns until there is room, and interrupts whose turn never came."""
+        """Forget turns that were kept for long enough, and interrupts whose turn never came."""
         now = asyncio.get_running_loop().time()
         if now >= self._forget_due:
             self.journal.forget_older(self.keep_seconds)
             self._forget_due = now + _FORGET_SECONDS
-        kept = sum(turn.log.size for turn in self._turns.values())
-        for key, turn in list(self._turns.items()):
-            if kept <= KEPT_BYTES:
-                break
-            if turn.ended.is_set():
-                kept -= turn.log.size
-                del self._turns[key]
         self._early = {key: early for key, early in self._early.items() if early[0] > now}
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Forget the oldest ended turns until there is room; of ephemeral ones nobody else has the events."""
+        spare = len(self._turns) - KEPT_TURNS
+        size = sum(TURN_BYTES + turn.log.size for turn in self._turns.values())
+        for key, turn in list(self._turns.items()):
+            is_spare = spare > 0 and not turn.spec.request.ephemeral
+            if turn.ended.is_set() and (is_spare or size > KEPT_BYTES):
+                spare -= 1
+                size -= TURN_BYTES + turn.log.size
+                del self._turns[key]
