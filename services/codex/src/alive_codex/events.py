@@ -57,7 +57,7 @@ class Translator:
     """The translation of one turn."""
 
     def __init__(self, spec: TurnSpec, model: str) -> None:
-        self._spec = spec
+        self.spec = spec
         self._model = model
         self._open: dict[str, item_pb2.Item] = {}
         self._void: set[str] = set()
@@ -90,10 +90,10 @@ class Translator:
 
     def _turn_started(self, params: Params) -> Events:
         self._started = True
-        request = self._spec.request
+        request = self.spec.request
         started = event_pb2.TurnStarted(
             model=self._model,
-            resumed=self._spec.resume is not None,
+            resumed=self.spec.resume is not None,
             approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
             sandbox=sandbox_of(request.permissions),
             mcp_servers=self.servers.values(),
@@ -108,7 +108,7 @@ class Translator:
         if not is_known(vendor):
             yield unknown_vendor_event(f"item/{vendor['type']}")
             return
-        item = item_of(vendor, self._spec.workspace)
+        item = item_of(vendor, self.spec.workspace)
         self._open[item.item_id] = item
         yield item_started(item)
 
@@ -119,7 +119,7 @@ class Translator:
         if vendor["id"] not in self._open:
             yield from self._item_started(params)
         started = self._open.pop(vendor["id"])
-        item = item_of(vendor, self._spec.workspace)
+        item = item_of(vendor, self.spec.workspace)
         item.start_time.CopyFrom(started.start_time)
         if item.HasField("message"):
             self.answer = item.message.text
