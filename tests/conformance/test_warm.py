@@ -85,13 +85,14 @@ DIFFERENT: dict[str, Mapping[str, Any]] = {
 @pytest.mark.parametrize("name", DIFFERENT)
 async def test_what_is_fixed_is_never_inherited(warm: Subject, name: str) -> None:
     """Nor in the turn after it, which is as the first."""
+    servers = [notes(warm)] if name == "tools" else []  # A rule must name a tool that there is.
     before = agents(warm)
-    first = await turn(warm, f"{name}-1", Reply(text="One."))
+    first = await turn(warm, f"{name}-1", Reply(text="One."), mcp_servers=servers)
     old = agents(warm) - before
     session_id = first[0].session_id
-    await turn(warm, f"{name}-2", Reply(text="Two."), session_id=session_id, **DIFFERENT[name])
+    await turn(warm, f"{name}-2", Reply(text="Two."), session_id=session_id, mcp_servers=servers, **DIFFERENT[name])
     new = agents(warm) - before
-    await turn(warm, f"{name}-3", Reply(text="Three."), session_id=session_id)
+    await turn(warm, f"{name}-3", Reply(text="Three."), session_id=session_id, mcp_servers=servers)
 
     assert old
     assert new

@@ -99,6 +99,7 @@ REQUIREMENTS = {
 
 EXCLUDED_BY = {
     "item:web-search": "permissions.web_search",
+    **dict.fromkeys(("warm:reuse", "warm:fresh", "warm:crash"), "warm_sessions"),
 }
 """The capability without which a provider does not owe a requirement: it declares that it is unsupported, and why."""
 
