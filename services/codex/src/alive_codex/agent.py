@@ -11,7 +11,7 @@ from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_codex.app_server import AppServer, Heard, Notification, ServerRequest
 from alive_codex.approvals import OFFERED, Asking
 from alive_codex.contained import Trace
-from alive_codex.events import Translator
+from alive_codex.events import USAGE, Translator
 from alive_codex.failures import is_cut, of_thread, of_turn
 from alive_codex.options import asks, turn_input, turn_params, turn_part
 from alive_kit.failures import failure
@@ -144,9 +144,9 @@ class CodexAgent:
         await self._server.close()
 
     def _begin(self, spec: TurnSpec) -> None:
-        """Be ready to hear of another turn; what is known of the MCP servers stays."""
-        servers, self._translator = self._translator.servers, Translator(spec, self._model)
-        self._translator.servers.update(servers)
+        """Be ready to hear of another turn; what is known of the thread stays."""
+        before, self._translator = self._translator, Translator(spec, self._model)
+        self._translator.follow(before)
         self._reached_max_turns = False
         if self._turn_id.done():
             self._turn_id = asyncio.get_running_loop().create_future()
@@ -200,7 +200,9 @@ class CodexAgent:
             yield notification
         async for notification in self._notifications:
             params = notification.params
-            if params.get("threadId") in {None, self.thread_id} and params.get("turnId") in {None, turn_id}:
+            # What the thread has used is told as of its last turn: what the next one adds is known only by it.
+            is_of_turn = params.get("turnId") in {None, turn_id} or notification.method == USAGE
+            if params.get("threadId") in {None, self.thread_id} and is_of_turn:
                 yield notification
 
     def _emit(self, notification: Notification, turn: Turn) -> None:
