@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from alive.agent.v1 import event_pb2, options_pb2
+from alive.agent.v1 import approval_pb2, event_pb2, options_pb2
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import CallTool, RawTool, Reply, RunCommand, TokenUsage
 
 from .conftest import Subject, items, notices, said
+from .test_approvals import ASK, Talk
 from .test_endings import processes
-from .test_mcp import notes
+from .test_mcp import asking, notes
 
 
 def agents(subject: Subject) -> set[int]:
@@ -70,6 +71,29 @@ async def test_the_next_turn_has_the_same_cli(subject: Subject) -> None:
         assert (counted.input_tokens, counted.output_tokens, counted.model_requests) == (1000, 50, 1)
         assert "unknown_vendor_event" not in notices(events)
         assert len(items(events, "message")) == 1
+
+
+@requirement("warm:reuse")
+async def test_a_later_turn_is_asked_what_a_server_asks(warm: Subject) -> None:
+    """By the CLI of the turn before, of its own caller."""
+    server = asking(warm)
+    before = agents(warm)
+    first = await turn(warm, "asks-1", Reply(text="One."), mcp_servers=[server], permissions=ASK)
+    old = agents(warm) - before
+    call = Reply(actions=[CallTool(server="asking", tool="greet")])
+    prompt = warm.script("warm-asks-2", call, Reply(text="Hello."))
+    talk = Talk(warm, prompt, mcp_servers=[server], session_id=first[0].session_id)
+    asked = await talk.question()
+    serving = agents(warm) - before
+    answer = approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_ANSWER, content_json='{"name": "Egret"}')
+    await talk.answer(answer)
+    (item,) = items(await talk.run(), "tool_call")
+
+    assert old
+    assert serving == old
+    assert asked
+    assert asked.elicitation.message == "Who are you?"
+    assert json.loads(item.tool_call.result[0].text)["content"] == {"name": "Egret"}
 
 
 DIFFERENT: dict[str, Mapping[str, Any]] = {
