@@ -1,6 +1,7 @@
 """What every turn owes its callers, shown on a scripted provider over a real socket."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 import grpc
@@ -8,6 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2
+from alive_kit import turns
 from alive_kit.errors import TurnFailure
 from alive_kit.resume import Resume
 from alive_kit.testing.fakes import (
@@ -21,6 +23,7 @@ from alive_kit.testing.fakes import (
     waits_for_interrupt,
 )
 from alive_kit.testing.harness import collect, serving
+from alive_kit.turn import LiveTurn
 
 
 def kinds(events: list[event_pb2.Event]) -> list[str]:
@@ -311,3 +314,18 @@ async def test_going_down_ends_running_turns_as_shutting_down(directory: Path) -
     assert kinds([*first.events, *rest])[0] == "turn_started"
     assert rest[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_SHUTTING_DOWN
     assert rest[-1].turn_failed.error.retryable
+
+
+async def test_memory_holds_few_ended_turns(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal has the rest; of an ephemeral turn nobody else has the events."""
+    monkeypatch.setattr(turns, "KEPT_TURNS", 2)
+    async with serving(FakeProvider(), directory) as caller:
+        said = {"held-brief": await caller.run("go", turn_id="held-brief", ephemeral=True)}
+        for number in range(6):
+            said[f"held-{number}"] = await caller.run("go", turn_id=f"held-{number}")
+        gc.collect()
+        held = {one.spec.request.turn_id for one in gc.get_objects() if isinstance(one, LiveTurn)}
+
+        assert held & said.keys() == {"held-brief", "held-4", "held-5"}
+        for turn_id, events in said.items():
+            assert await caller.watch(turn_id) == events

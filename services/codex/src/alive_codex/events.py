@@ -52,17 +52,20 @@ _SERVER_STATUS = {
     "ready": event_pb2.MCP_SERVER_STATUS_READY,
 }
 
+USAGE = "thread/tokenUsage/updated"
+"""What the CLI says of the tokens of a thread."""
+
 
 class Translator:
     """The translation of one turn."""
 
     def __init__(self, spec: TurnSpec, model: str) -> None:
-        self._spec = spec
+        self.spec = spec
         self._model = model
         self._open: dict[str, item_pb2.Item] = {}
         self._void: set[str] = set()
         self._plans = 0
-        self._started = False
+        self._turn_id = ""
         self._limits: object = None
         self._total: object = None
         self.audit = Audit()
@@ -75,6 +78,11 @@ class Translator:
         """Whether the model's latest answer asked for a tool, so that it will be asked again."""
         self.answer = ""
         """The latest message of the agent."""
+
+    def follow(self, before: "Translator") -> None:
+        """Know what was known of the thread after the turn before."""
+        self.servers.update(before.servers)
+        self._total = before._total
 
     def translate(self, notification: Notification) -> Events:
         """Yield what a notification means."""
@@ -89,11 +97,11 @@ class Translator:
         return list(self._open.values())
 
     def _turn_started(self, params: Params) -> Events:
-        self._started = True
-        request = self._spec.request
+        self._turn_id = params["turn"]["id"]
+        request = self.spec.request
         started = event_pb2.TurnStarted(
             model=self._model,
-            resumed=self._spec.resume is not None,
+            resumed=self.spec.resume is not None,
             approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
             sandbox=sandbox_of(request.permissions),
             mcp_servers=self.servers.values(),
@@ -108,7 +116,7 @@ class Translator:
         if not is_known(vendor):
             yield unknown_vendor_event(f"item/{vendor['type']}")
             return
-        item = item_of(vendor, self._spec.workspace)
+        item = item_of(vendor, self.spec.workspace)
         self._open[item.item_id] = item
         yield item_started(item)
 
@@ -119,7 +127,7 @@ class Translator:
         if vendor["id"] not in self._open:
             yield from self._item_started(params)
         started = self._open.pop(vendor["id"])
-        item = item_of(vendor, self._spec.workspace)
+        item = item_of(vendor, self.spec.workspace)
         item.start_time.CopyFrom(started.start_time)
         if item.HasField("message"):
             self.answer = item.message.text
@@ -157,7 +165,7 @@ class Translator:
     def _usage(self, params: Params) -> Events:
         # A resumed thread begins by repeating what its last turn used, and an interrupted one repeats its last request.
         total, self._total = self._total, params["tokenUsage"]["total"]
-        if not self._started or total == self._total:
+        if params["turnId"] != self._turn_id or total == self._total:
             return
         self.asks_again = self.audit.take_calls_open()
         request_id = str(self.tally.requests + 1)
@@ -245,7 +253,7 @@ _TRANSLATIONS: dict[str, Callable[[Translator, Params], Events]] = {
     "item/plan/delta": Translator._plan_text,
     "turn/plan/updated": Translator._plan,
     "rawResponseItem/completed": Translator._raw_item,
-    "thread/tokenUsage/updated": Translator._usage,
+    USAGE: Translator._usage,
     "error": Translator._error,
     "mcpServer/startupStatus/updated": Translator._server_status,
     "account/rateLimits/updated": Translator._rate_limits,
@@ -269,7 +277,7 @@ TRANSLATED = {
     "item/plan/delta": "item_delta",
     "turn/plan/updated": "item plan",
     "rawResponseItem/completed": "item command or tool_call, for calls that have no item of their own",
-    "thread/tokenUsage/updated": "usage_updated",
+    USAGE: "usage_updated",
     "error": "notice model_retry or model_error; item_retracted for what was streamed",
     "mcpServer/startupStatus/updated": "state in turn_started; notice mcp_server_failed",
     "account/rateLimits/updated": "notice rate_limit",

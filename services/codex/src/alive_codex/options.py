@@ -107,6 +107,11 @@ def _inner_sandbox(permissions: options_pb2.Permissions, level: WallLevel) -> st
     return _SANDBOXES[sandbox_of(permissions)]
 
 
+def is_walled(permissions: options_pb2.Permissions, level: WallLevel) -> bool:
+    """Whether commands run in Codex's own sandbox."""
+    return _inner_sandbox(permissions, level) != _SANDBOXES[options_pb2.SANDBOX_FULL_ACCESS]
+
+
 def _network_refusal(permissions: options_pb2.Permissions) -> Iterator[Unsupported]:
     sandbox = sandbox_of(permissions)
     if not permissions.HasField("network"):

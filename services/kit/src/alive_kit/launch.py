@@ -131,6 +131,21 @@ class Launch:
             "ALIVE_LAUNCH_FILES": ",".join(descriptors),
         }
 
+    async def mark(self) -> None:
+        """Take note of what runs in the box before a turn: the CLI, its bridge and its MCP servers may outlive it."""
+        if self._box:
+            await ask(self._box.launcher, {"mark": self.agent_id})
+
+    async def sweep(self) -> bool:
+        """End all else that runs in the box; return whether exactly what was noted is left. Never so without a box."""
+        if self._box is None:
+            return False
+        try:
+            answer = await ask(self._box.launcher, {"sweep": self.agent_id})
+        except (OSError, ValueError):
+            return False
+        return answer.get("swept") is True
+
     async def end(self) -> None:
         """Kill every process of the agent; return when none is left."""
         self.take_back()

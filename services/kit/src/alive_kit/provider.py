@@ -5,7 +5,7 @@ An agent is one running vendor CLI that serves one session, a turn at a time. Ev
 keeping, watching, deadlines, interrupts, the grammar of the stream) is the kit's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +34,8 @@ class TurnSpec:
     """The request's MCP servers with every name resolved: they hold secrets."""
 
     token: str = ""
-    """What the CLI shows to the key gateway instead of the vendor's key; empty where there is no gateway."""
+    """What the CLI shows to the key gateway instead of the vendor's key, for as long as it lives; empty where there is
+    no gateway."""
 
     project_instructions: str
     """What the workspace's instruction files say; empty unless its settings let them reach the agent."""
@@ -70,10 +71,16 @@ class Turn(Protocol):
 
 
 class Agent(Protocol):
-    """One running vendor CLI."""
+    """One running vendor CLI.
+
+    It serves its session turn by turn: `run`, `rest`, then `is_ready` and `run` again. `close` may come at any point,
+    and does after the first turn that failed, or that `rest` returned False for.
+    """
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
         """Run one turn to its end and return how it completed, or None when the vendor was interrupted.
+
+        The turn's spec differs from that of the start in `Provider.per_turn` and in what the kit sees to.
 
         Raises:
             TurnFailure: the turn failed; its error becomes the terminal event.
@@ -85,6 +92,16 @@ class Agent(Protocol):
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
         """Add input to what runs. Only called where the capability ``SteerTurn`` is declared."""
 
+    async def rest(self) -> bool:
+        """End what a turn left running, and return whether the agent may wait for another one.
+
+        Only where it can be shown that nothing the turn ran is left, and that nothing it ran can have changed the CLI,
+        its MCP servers or its home.
+        """
+
+    async def is_ready(self) -> bool:
+        """Whether a rested agent could take a turn now: its CLI answers, and its MCP servers run. Quick."""
+
     async def close(self) -> None:
         """End the CLI and every process it started, within the kill grace. May be called twice."""
 
@@ -93,6 +110,13 @@ class Provider(Protocol):
     """A vendor's coding agent."""
 
     provider_id: str
+
+    @property
+    def per_turn(self) -> Collection[str]:
+        """The fields of a request, as paths, that an agent takes anew with each turn.
+
+        All others are fixed at its start: a turn in which one of them differs gets another agent.
+        """
 
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Look at the surroundings (CLI, version, key) and describe the provider, readiness included."""
@@ -104,7 +128,7 @@ class Provider(Protocol):
         """Whether an agent has tools of its own for files in a turn; else it is given Alive's."""
 
     async def start(self, spec: TurnSpec) -> Agent:
-        """Start a CLI for the turn's session, or resume the session in a new one.
+        """Start a CLI for a turn and those that follow in its session; resume the session where there is one.
 
         Raises:
             TurnFailure: it does not start, or the vendor does not have the session.

@@ -28,6 +28,7 @@ from alive_kit.servicer import AgentServicer
 from alive_kit.sessions import Sessions
 from alive_kit.settings import ServiceSettings, explain
 from alive_kit.turns import TurnTable
+from alive_kit.warm import WarmAgents
 from alive_kit.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class ProviderService:
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
         tokens = TurnTokens() if settings.authz_listen else None
         self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
+        apis = Apis()
+        self.agents = WarmAgents(provider, settings.warmth(), tokens, apis.lead)
         self._path = settings.state_dir / "turns.sqlite"
         self._database = open_database(self._path)
         self._journal = Journal(self._database)
@@ -60,8 +63,8 @@ class ProviderService:
             bounds=settings.bounds(),
             mcp=mcp,
             tools=DefaultTools(settings=ToolSettings(), path=settings.mcp_path),
-            apis=Apis(),
-            tokens=tokens,
+            apis=apis,
+            agents=self.agents,
             journal=self._journal,
             sessions=self._sessions,
             outbox=self._outbox,

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from alive_kit.tls import TlsFiles, is_open
 from alive_kit.turn import Bounds
+from alive_kit.warm import Warmth
 
 
 class ListenSettings(BaseSettings):
@@ -87,6 +88,19 @@ class ServiceSettings(ListenSettings):
 
     outcome_keep_seconds: float = Field(default=90 * 86_400.0, gt=0)
     """How long what became of a turn is kept for the router to book it."""
+
+    warm_seconds: float = Field(default=900.0, ge=0)
+    """How long an agent waits for the next turn of its session; 0 ends it with its turn."""
+
+    warm_age_seconds: float = Field(default=3600.0, gt=0)
+    """How old an agent may be and still take another turn."""
+
+    warm_agents: int = Field(default=24, ge=0)
+    """How many agents may be up before those that wait make room, the longest waiting first; 50 to 150 MB each."""
+
+    def warmth(self) -> Warmth:
+        """Return how long agents stay up between turns."""
+        return Warmth(idle=self.warm_seconds, age=self.warm_age_seconds, agents=self.warm_agents)
 
     def bounds(self) -> Bounds:
         """Return the bounds that hold for turns."""

@@ -1,8 +1,8 @@
 """One live turn: runs an agent and sees to it that the turn ends with exactly one terminal event.
 
 Whatever the agent does (completes, fails, crashes, hangs, goes on after an interrupt), `LiveTurn.live` returns only
-when the terminal event is in the log and the agent is closed. A turn is stopped by the first of: an interrupt, its
-deadline, silence, the last reader going away, the service going down.
+when the terminal event is in the log and the agent is closed, or waits for the session's next turn. A turn is stopped
+by the first of: an interrupt, its deadline, silence, the last reader going away, the service going down.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import approval_pb2, error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
-from alive_kit.authz import TurnTokens
+from alive_kit.authz import Grants
 from alive_kit.errors import StorageFailed, TurnEnded, TurnFailure
 from alive_kit.event_log import EventLog
 from alive_kit.failures import turn_error
 from alive_kit.grammar import Grammar
-from alive_kit.provider import Agent, Provider, TurnSpec
+from alive_kit.provider import Agent, TurnSpec
 from alive_kit.record import Record
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,18 @@ class Bounds:
     """For an agent to close."""
 
 
+class Agents(Protocol):
+    """The agents of the service, as a turn sees them."""
+
+    provider_id: str
+
+    def serving(self, spec: TurnSpec, grants: Grants) -> contextlib.AbstractAsyncContextManager[Agent]:
+        """Have an agent for a turn; after the block it waits for the next one, or is closed."""
+
+    def end_turn(self, spec: TurnSpec, *, failed: bool) -> None:
+        """Honour the turn's token no more; an agent whose turn failed is closed."""
+
+
 class LiveTurn:
     """A turn, from its acceptance to its terminal event and as long as it is kept."""
 
@@ -55,13 +67,14 @@ class LiveTurn:
         *,
         spec: TurnSpec,
         record: Record,
-        provider_id: str,
         bounds: Bounds,
         fingerprint: bytes,
-        tokens: TurnTokens | None,
+        agents: Agents,
+        grants: Grants,
     ) -> None:
         self.spec = spec
-        self._tokens = tokens
+        self._agents = agents
+        self._grants = grants
         self.fingerprint = fingerprint
         """Tells the request apart from another one under the same turn id."""
         self.record = record
@@ -69,7 +82,7 @@ class LiveTurn:
         self.log = EventLog(keep=record.keep, lost=self._fail_storage)
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
-        self._provider_id = provider_id
+        self._provider_id = agents.provider_id
         self._bounds = bounds
         self._grammar = Grammar()
         self._usage = usage_pb2.Usage()
@@ -128,13 +141,13 @@ class LiveTurn:
 
     # What the service does with the turn.
 
-    async def live(self, provider: Provider, notices: Iterable[event_pb2.Notice]) -> None:
-        """Run the turn until its terminal event is in the log and its agent is closed.
+    async def live(self, notices: Iterable[event_pb2.Notice]) -> None:
+        """Run the turn until its terminal event is in the log and its agent is closed or at rest.
 
         The notices are what the router has to say; they follow TurnStarted.
         """
         self._held = [event_pb2.Event(notice=notice) for notice in notices]
-        work = asyncio.create_task(self._work(provider), name=f"turn {self.spec.request.turn_id}")
+        work = asyncio.create_task(self._work(), name=f"turn {self.spec.request.turn_id}")
         clock = asyncio.create_task(self._watch_clock(), name=f"clock {self.spec.request.turn_id}")
         try:
             waited: set[asyncio.Future[Any]] = {work, self._stop}
@@ -187,12 +200,10 @@ class LiveTurn:
 
     # How it runs.
 
-    async def _work(self, provider: Provider) -> event_pb2.TurnCompleted | None:
-        self._agent = agent = await provider.start(self.spec)
-        try:
+    async def _work(self) -> event_pb2.TurnCompleted | None:
+        async with self._agents.serving(self.spec, self._grants) as agent:
+            self._agent = agent
             return await agent.run(self)
-        finally:
-            await agent.close()
 
     async def _stop_work(self, work: "asyncio.Task[event_pb2.TurnCompleted | None]") -> None:
         """Ask the vendor to stop, then end its processes."""
@@ -275,8 +286,8 @@ class LiveTurn:
             with contextlib.suppress(StorageFailed):
                 self._show(event)
         self._complete(terminal)
-        if self._tokens:
-            self._tokens.revoke(self.spec.token)
+        self._agents.end_turn(self.spec, failed=failed)
+        self._agent = None  # A turn is kept for long; what served it need not be.
         event = _terminal_event(terminal)
         try:
             with self.record.as_one():

@@ -20,7 +20,7 @@ from alive.agent.v1 import (
     session_pb2,
 )
 from alive_kit.apis import Apis
-from alive_kit.authz import TurnTokens
+from alive_kit.authz import Grants
 from alive_kit.default_tools import DefaultTools
 from alive_kit.errors import (
     ItemNotFound,
@@ -44,6 +44,7 @@ from alive_kit.retention import Retention
 from alive_kit.sessions import Session, Sessions
 from alive_kit.turn import Bounds, LiveTurn, shutting_down
 from alive_kit.validation import check_start_turn
+from alive_kit.warm import WarmAgents
 from alive_kit.workspaces import Workspace, Workspaces
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,13 @@ EARLY_INTERRUPT_SECONDS = 15.0
 """How long an interrupt waits for its turn."""
 
 KEPT_BYTES = 64 << 20
-"""Events of ended turns that are kept in memory, all turns together."""
+"""Turns in memory, all together; above it, ended ones are forgotten."""
+
+KEPT_TURNS = 64
+"""Turns in memory; above it, ended ones are forgotten that the journal has."""
+
+TURN_BYTES = 7 << 10
+"""What a turn takes in memory beside its events."""
 
 TurnKey = tuple[str, str]
 
@@ -67,7 +74,7 @@ class TurnTable:
     mcp: McpLaunch
     tools: DefaultTools
     apis: Apis
-    tokens: TurnTokens | None
+    agents: WarmAgents
     journal: Journal
     sessions: Sessions
     outbox: Outbox
@@ -116,16 +123,14 @@ class TurnTable:
         session = self._session_for(merged, resolved)
         if request.validate_only:
             return None
-        token = self.tokens.issue(grants) if self.tokens else ""
         spec = TurnSpec(
             request=merged,
             workspace=workspace,
             resume=session.resume,
-            mcp_servers=self.apis.lead(merged, mcp_servers, token),
-            token=token,
+            mcp_servers=mcp_servers,
             project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
         )
-        return self._launch(spec, session, fingerprint, resolved)
+        return self._launch(spec, grants, session, fingerprint, resolved)
 
     def find(self, workspace_id: str, turn_id: str) -> LiveTurn | EndedTurn:
         """Return a turn that is running or kept.
@@ -192,12 +197,16 @@ class TurnTable:
     async def fork(self, workspace_id: str, session_id: str) -> session_pb2.Session:
         """Open a session with the memory of an idle one."""
         self.workspaces.find(workspace_id)
+        self.sessions.find_idle(workspace_id, session_id)
+        await self.agents.park(workspace_id, session_id)
         return self.sessions.fork(self.sessions.find_idle(workspace_id, session_id))
 
     async def delete(self, workspace_id: str, session_id: str) -> None:
         """Delete an idle session, its turns and what the vendor keeps of it; nothing when there is none."""
         workspace = self.workspaces.find(workspace_id)
         try:
+            self.sessions.find_idle(workspace_id, session_id)
+            await self.agents.park(workspace_id, session_id)
             session = self.sessions.find_idle(workspace_id, session_id)
         except SessionNotFound:
             await self._clean(workspace)
@@ -234,6 +243,7 @@ class TurnTable:
             turn.stop(shutting_down())
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self.agents.close()
 
     def _check_options(self, request: agent_service_pb2.StartTurnRequest) -> None:
         resume = None
@@ -253,7 +263,12 @@ class TurnTable:
         return session if request.validate_only else self.sessions.open(session)
 
     def _launch(
-        self, spec: TurnSpec, session: Session, fingerprint: bytes, resolved: resolved_pb2.ResolvedTurn
+        self,
+        spec: TurnSpec,
+        grants: Grants,
+        session: Session,
+        fingerprint: bytes,
+        resolved: resolved_pb2.ResolvedTurn,
     ) -> LiveTurn:
         request = spec.request
         key = (request.workspace_id, request.turn_id)
@@ -263,10 +278,10 @@ class TurnTable:
         turn = LiveTurn(
             spec=spec,
             record=Record(self.journal, self.sessions, self.outbox, session, number, _outcome(request, resolved)),
-            provider_id=self.provider.provider_id,
             bounds=self.bounds,
             fingerprint=fingerprint,
-            tokens=self.tokens,
+            agents=self.agents,
+            grants=grants,
         )
         self._forget_old()
         self._turns[key] = turn
@@ -279,7 +294,7 @@ class TurnTable:
         return turn
 
     async def _live(self, turn: LiveTurn, resolved: resolved_pb2.ResolvedTurn) -> None:
-        await turn.live(self.provider, [*resolved.notices, *self.apis.notices(turn.spec.request)])
+        await turn.live([*resolved.notices, *self.apis.notices(turn.spec.request)])
         await self._clean(turn.spec.workspace)
 
     async def _clean(self, workspace: Workspace) -> None:
@@ -310,17 +325,22 @@ class TurnTable:
         return (turn for turn in self._turns.values() if not turn.ended.is_set())
 
     def _forget_old(self) -> None:
-        """Forget the oldest ended turns until there is room, and interrupts whose turn never came."""
+        """Forget turns that were kept for long enough, and interrupts whose turn never came."""
         now = asyncio.get_running_loop().time()
-        self.retention.apply()
-        kept = sum(turn.log.size for turn in self._turns.values())
-        for key, turn in list(self._turns.items()):
-            if kept <= KEPT_BYTES:
-                break
-            if turn.ended.is_set():
-                kept -= turn.log.size
-                del self._turns[key]
         self._early = {key: early for key, early in self._early.items() if early[0] > now}
+        self.retention.apply()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Forget the oldest ended turns until there is room; of ephemeral ones nobody else has the events."""
+        spare = len(self._turns) - KEPT_TURNS
+        size = sum(TURN_BYTES + turn.log.size for turn in self._turns.values())
+        for key, turn in list(self._turns.items()):
+            is_spare = spare > 0 and not turn.spec.request.ephemeral
+            if turn.ended.is_set() and (is_spare or size > KEPT_BYTES):
+                spare -= 1
+                size -= TURN_BYTES + turn.log.size
+                del self._turns[key]
 
 
 def _outcome(

@@ -20,18 +20,24 @@ Step = event_pb2.Event | approval_pb2.ApprovalRequested | Exception | Callable[[
 class FakeAgent:
     """An agent that plays a script."""
 
-    def __init__(self, script: Sequence[Step]) -> None:
-        self._script = script
+    def __init__(self, scripts: Mapping[str, Sequence[Step]], *, rests: bool) -> None:
+        self._scripts = scripts
+        self._rests = rests
+        self.is_ready_for_more = True
+        self.turns = 0
         self.interrupted = asyncio.Event()
         self.closed = asyncio.Event()
         self.decisions: list[approval_pb2.Decision] = []
         self.steered: list[options_pb2.InputPart] = []
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
-        """Play the script once."""
+        """Play the turn's script once."""
+        self.turns += 1
+        self.interrupted.clear()
         turn.remember(f"native-{turn.spec.request.session_id}")
+        words = turn.spec.request.input[0].text.split() or ["default"]
         time_slice = Slice()
-        for step in self._script:
+        for step in self._scripts.get(words[0], self._scripts["default"]):
             if self.interrupted.is_set():
                 return None
             match step:
@@ -60,6 +66,14 @@ class FakeAgent:
         """Keep the input for the test to look at."""
         self.steered.extend(parts)
 
+    async def rest(self) -> bool:
+        """Wait for another turn where the provider's agents do."""
+        return self._rests
+
+    async def is_ready(self) -> bool:
+        """Say what the test wants."""
+        return self.is_ready_for_more
+
     async def close(self) -> None:
         """Note that it was closed."""
         self.closed.set()
@@ -68,8 +82,13 @@ class FakeAgent:
 class FakeProvider:
     """A provider whose agents play the script named by the input's first word, or else the one called ``default``."""
 
-    def __init__(self, scripts: Mapping[str, Sequence[Step]] | None = None, *, provider_id: str = "fake") -> None:
+    per_turn = ("agent.output_schema",)
+
+    def __init__(
+        self, scripts: Mapping[str, Sequence[Step]] | None = None, *, provider_id: str = "fake", warm: bool = False
+    ) -> None:
         self.provider_id = provider_id
+        self._warm = warm
         self.scripts = {"default": answers("Hello."), **(scripts or {})}
         self.readiness = provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY)
         self.specs: list[TurnSpec] = []
@@ -98,10 +117,9 @@ class FakeProvider:
         return False
 
     async def start(self, spec: TurnSpec) -> FakeAgent:
-        """Return an agent for the turn's script."""
+        """Return an agent for the scripts."""
         self.specs.append(spec)
-        words = spec.request.input[0].text.split() or ["default"]
-        agent = FakeAgent(self.scripts.get(words[0], self.scripts["default"]))
+        agent = FakeAgent(self.scripts, rests=self._warm)
         self.agents.append(agent)
         return agent
 

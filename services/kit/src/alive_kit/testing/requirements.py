@@ -55,6 +55,10 @@ REQUIREMENTS = {
     "interrupt:retrying": "An interrupt while the CLI waits to ask the model again ends the turn.",
     "end:no-process": "When a turn has ended no process of it is left, daemons included.",
     "end:crash": "A CLI that is killed fails its turn as crashed, and the session takes the next turn.",
+    "warm:reuse": "In a box a session's next turn has the CLI of the one before, its memory, and events of its own.",
+    "warm:fresh": "What is fixed when a CLI starts is never inherited: a turn that differs in it has a fresh CLI.",
+    "warm:trace": "Where code ran beside its CLI, nothing of a turn's box is left for the next turn.",
+    "warm:crash": "A CLI or an MCP server that dies between turns is replaced, and the session goes on.",
     "permission:plan": "PLAN reads and changes nothing.",
     "approval:command": "ASK asks before every command, with its line and directory; what is denied does not run.",
     "approval:file-change": "ASK asks before files change, with a diff; ACCEPT_EDITS does not ask for the workspace's.",
@@ -97,6 +101,7 @@ REQUIREMENTS = {
 
 EXCLUDED_BY = {
     "item:web-search": "permissions.web_search",
+    **dict.fromkeys(("warm:reuse", "warm:fresh", "warm:crash"), "warm_sessions"),
 }
 """The capability without which a provider does not owe a requirement: it declares that it is unsupported, and why."""
 

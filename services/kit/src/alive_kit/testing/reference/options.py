@@ -32,6 +32,7 @@ _CAPABILITIES = (
     *(supported(f"permissions.approval_policy.{policy}") for policy in ("BYPASS", "PLAN", "ASK", "ACCEPT_EDITS")),
     limited("permissions.tools", "a rule must name a tool of its own or of a declared MCP server"),
     *(unsupported(name, why) for name, why in _REFUSED.items()),
+    unsupported("warm_sessions", "its program ends with its turn"),
     supported("tools.files"),
     limited("agent.effort", "refused for models that are not listed here"),
     supported("agent.output_schema"),

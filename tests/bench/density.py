@@ -1,0 +1,121 @@
+"""What sessions that wait take: memory, threads, processes and descriptors; and that none of it grows."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .bare import BARE
+from .row import Row
+from .warm import System, row, system
+
+SPARE = 15.0
+"""MB that a waiting session may take beside its CLI: client, bridge and box."""
+
+FLAT = 1.05
+_WAITING, _SESSIONS = 20, 120
+
+
+async def measure(*, short: bool) -> list[Row]:
+    """Measure both providers."""
+    waiting, sessions, turns = (4, 8, 60) if short else (_WAITING, _SESSIONS, 1000)
+    rows = []
+    async with system(ALIVE_WARM_AGENTS=str(waiting)) as running:
+        for provider in BARE:
+            rows.append(await _memory(running, provider, waiting))
+            rows += await _growth(running, provider, sessions, waiting, turns)
+    return rows
+
+
+async def _memory(running: System, provider: str, count: int) -> Row:
+    """Compare waiting sessions with as many CLIs that nobody put into a box."""
+    await _sessions(running, provider, count)
+    async with contextlib.AsyncExitStack() as exits:
+        bare = []
+        for _ in range(count):
+            home = Path(exits.enter_context(tempfile.TemporaryDirectory()))
+            bare.append(await exits.enter_async_context(BARE[provider](running.model_url, running.key, home)))
+            await bare[-1].ask(running.marker)
+        # At the same time: what processes share is counted to each in part.
+        ours = sum(map(pss, _of_boxes(running, provider))) / count
+        rival = sum(pss(process) for cli in bare for process in family(cli.pid)) / count
+    goal = (rival + SPARE) / rival
+    return row(f"{provider}: a waiting session (MB)", [(ours, rival)], "a bare CLI", goal)
+
+
+async def _growth(running: System, provider: str, sessions: int, waiting: int, turns: int) -> list[Row]:
+    """Have many sessions, most of them parked, as many turns at once as may wait, and many turns one after another."""
+    opened = await _sessions(running, provider, sessions)
+    await asyncio.gather(*(running.turn(provider, session) for session in opened[:waiting]))
+    service = running.running.pid(f"alive_{provider}")
+    counts = []
+    for number in range(turns + 1):
+        await running.turn(provider, opened[-1])
+        if number in {turns // 4, turns}:
+            counts.append(_counts(service, running, provider))
+    names = ("MB of its service", "threads of its service", "descriptors of its service", "processes in its boxes")
+    pairs = zip(names, counts[1], counts[0], strict=True)
+    return [
+        row(f"{provider}: {name} after {turns} turns", [(ours, before)], "a quarter of them", FLAT)
+        for name, ours, before in pairs
+    ]
+
+
+async def _sessions(running: System, provider: str, count: int) -> list[str]:
+    """Open sessions, four at a time."""
+    slots = asyncio.Semaphore(4)
+
+    async def opened() -> str:
+        async with slots:
+            return (await running.turn(provider))[1]
+
+    return await asyncio.gather(*(opened() for _ in range(count)))
+
+
+def _counts(service: int, running: System, provider: str) -> tuple[float, ...]:
+    proc = Path(f"/proc/{service}")
+    numbers = (len(list((proc / name).iterdir())) for name in ("task", "fd"))
+    return (pss(service), *map(float, numbers), float(len(list(_of_boxes(running, provider)))))
+
+
+def _of_boxes(running: System, provider: str) -> Iterator[int]:
+    """Yield what a provider's agents consist of: the clients below its service, the boxes below its launcher."""
+    service = running.running.pid(f"alive_{provider}")
+    sockets = f"{running.state}/run/".encode()
+    for process in _processes():
+        words = _read(process, "cmdline")
+        if b"alive_launcher" in words and sockets in words and provider.encode() in words:
+            yield from family(process)[1:]
+    yield from family(service)[1:]
+
+
+def family(process: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in _processes():
+        if said := _read(entry, "stat").rpartition(b")")[2].split():
+            children.setdefault(int(said[1]), []).append(entry)
+    found = [process]
+    for parent in found:
+        found += children.get(parent, [])
+    return found
+
+
+def pss(process: int) -> float:
+    """Return the memory of a process in MB: its own, and its share of what others use too."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _processes() -> Iterable[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _read(process: int, name: str) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    return b""
