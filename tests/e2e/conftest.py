@@ -67,7 +67,7 @@ def up(
         state = Path(name)
         state.chmod(0o777 if prefix else 0o711)
         address = free_address()
-        own = {"ALIVE_STATE_DIR": name, "ALIVE_LISTEN": address, "ALIVE_DRAIN_SECONDS": "0"}
+        own = {"ALIVE_STATE_DIR": name, "ALIVE_LISTEN": address, "ALIVE_DRAIN_SECONDS": "0", "ALIVE_OVERLOAD": "1000"}
         environment = {"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": name, **own, **variables}
         program = [*prefix, str(venvs / "stack/bin/alive-stack"), "--checkout", str(checkout)]
         process = subprocess.Popen(

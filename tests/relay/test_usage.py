@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
-from alive.agent.v1 import event_pb2, outcome_service_pb2, usage_pb2, workspace_service_pb2
+from alive.agent.v1 import error_pb2, event_pb2, outcome_service_pb2, usage_pb2, workspace_service_pb2
 from alive_kit.failures import failure
 from alive_kit.testing.fakes import answers, started
 from alive_router.database import Database
@@ -63,6 +63,21 @@ async def test_turns_are_counted_by_day_provider_and_model(system: System) -> No
     assert found[0].usage == Usage()
     assert (found[0].unpriced_turns, found[2].unpriced_turns) == (0, 3)
     assert blue == [found[1]]
+
+
+async def test_a_turn_that_was_taken_over_counts_once(system: System) -> None:
+    """For the provider that took it, whose turn it then is; the one that declined it has an attempt."""
+    await update(system, Settings(failover={"provider_ids": ["blue"]}))
+    system.providers["red"].scripts["go"] = [started(), failure(error_pb2.FAILURE_REASON_RATE_LIMIT)]
+    await system.caller.run("go")
+    await system.caller.run("hello", provider_id="red")
+    found = await rows(system, until=2, workspace_id="demo")
+
+    assert {(row.provider_id, row.model): row.turns for row in found} == {
+        ("blue", "fake-1"): 1,
+        ("red", ""): 0,
+        ("red", "fake-1"): 1,
+    }
 
 
 async def test_each_model_has_its_part_and_the_sum_is_the_turns(system: System) -> None:

@@ -20,13 +20,16 @@ from alive_router.agent_servicer import AgentServicer
 from alive_router.bookkeeper import Bookkeeper
 from alive_router.callers import Callers
 from alive_router.database import Database
+from alive_router.handover import Handover
 from alive_router.ledger import Ledger
 from alive_router.policy import Policy
 from alive_router.providers import ProviderLinks
 from alive_router.quota import Quota
+from alive_router.relay import Relays
 from alive_router.rollouts import Rollouts
 from alive_router.settings import RouterSettings
 from alive_router.standing import Standing
+from alive_router.starts import Starts
 from alive_router.store import Store
 from alive_router.workspace_servicer import WorkspaceServicer
 
@@ -47,6 +50,10 @@ class _Common(TypedDict):
     store: Store
     workspaces: Workspaces
     standing: Standing
+
+
+END_SECONDS = 1.0
+"""How long calls may still deliver how they ended."""
 
 
 class RouterService:
@@ -71,7 +78,15 @@ class RouterService:
                 quota=Quota(self._ledger),
             ),
         }
-        self._agents = AgentServicer(**common)
+        starts = Starts(
+            policy=common["policy"],
+            links=self._links,
+            store=self._store,
+            standing=common["standing"],
+            relays=Relays(),
+            handover=Handover(links=self._links, bytes=settings.handover_bytes),
+        )
+        self._agents = AgentServicer(**common, starts=starts)
         self.server = Server(settings.listen, settings.tls)
         self.server.add(_AGENT, handler_of(_AGENT, self._agents, self._callers.admit))
         workspace_servicer = WorkspaceServicer(**common, ledger=self._ledger)
@@ -95,9 +110,14 @@ class RouterService:
         self._tasks.append(asyncio.create_task(self._keep_forgetting(), name="forgetting"))
 
     async def stop(self, grace: float) -> None:
-        """Take no new turns, let running streams end within a grace (seconds), and stop serving."""
+        """Take no new turns, let running streams end within a grace (seconds), and stop serving.
+
+        Streams that have not ended then end as lost: their turns run on, and their callers watch them elsewhere.
+        """
         self._agents.is_draining = True
-        await self.server.stop(grace)
+        await self.server.set_serving(["", _AGENT.full_name], serving=False)
+        await self._agents.relays.end(grace)
+        await self.server.stop(END_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

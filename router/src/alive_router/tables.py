@@ -37,6 +37,19 @@ TURNS = sa.Table(
     sa.Column("end_time", _TIME),
 )
 
+SESSION_TURNS = sa.Table(
+    "session_turns",
+    METADATA,
+    sa.Column("workspace_id", sa.String(63), primary_key=True),
+    sa.Column("session_id", sa.String(128), primary_key=True),
+    sa.Column("turn_id", sa.String(128), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("told", sa.Integer, nullable=False),
+    sa.Column("chosen_provider_id", sa.String(63), nullable=False),
+    sa.Column("provider_id", sa.String(63), nullable=False),
+)
+"""The turns of each session in order; a fork has those of its original up to where it was forked."""
+
 ROLLOUTS = sa.Table(
     "rollouts",
     METADATA,

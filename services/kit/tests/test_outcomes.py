@@ -205,7 +205,7 @@ async def test_the_journal_stays_below_its_size(tmp_path: Path) -> None:
 def test_a_database_of_an_older_release_gets_an_outbox(tmp_path: Path) -> None:
     """Its turns stay."""
     database = open_database(tmp_path / "turns.sqlite")
-    for table in ("begun", "outcomes", "outbox"):
+    for table in ("begun", "outcomes", "outbox", "handovers"):
         database.execute(f"DROP TABLE {table}")
     database.execute("INSERT INTO turns VALUES (1, 'demo', 't', 's', x'00', 1, 0)")
     database.execute("PRAGMA user_version = 1")

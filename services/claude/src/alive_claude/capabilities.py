@@ -32,7 +32,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("mcp_servers.stdio"),
     limited("tools.files", "Alive's tools for files are offered where permissions.tools leaves none of the CLI's own"),
     limited("model_retry", "silent up to 6 times after a 400, once after a broken stream; retry-after is not told"),
-    unsupported("history", "history of another provider is not taken over yet"),
+    supported("history"),
     supported("ephemeral"),
     unsupported("SteerTurn", "the CLI answers further input with a turn of its own"),
     supported("ResolveApproval"),

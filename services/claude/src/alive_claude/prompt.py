@@ -12,7 +12,7 @@ from alive_kit.validation import image_type
 
 async def user_message(spec: TurnSpec) -> AsyncIterator[dict[str, Any]]:
     """Yield the one message of a turn."""
-    content = [_block(part, spec) for part in spec.request.input]
+    content = [_block(part, spec) for part in spec.input]
     yield {"type": "user", "message": {"role": "user", "content": content}, "parent_tool_use_id": None}
 
 

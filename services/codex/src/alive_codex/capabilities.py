@@ -37,7 +37,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("mcp_servers.stdio"),
     unsupported("tools.files", "Alive's tools for files are not offered: Codex's own cannot be switched off"),
     limited("model_retry", "a 429 without retry-after is not asked again; one with it is waited for, whatever it says"),
-    unsupported("history", "history of another provider is not taken over yet"),
+    supported("history"),
     limited("ephemeral", "only in a new session"),
     supported("SteerTurn"),
     limited("ResolveApproval", "input cannot be changed; a denial's message does not reach the model"),

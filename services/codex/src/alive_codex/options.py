@@ -34,8 +34,6 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
     if not boxed:
         yield from _network_refusal(permissions)
     yield from tools.refusals(request)
-    if request.HasField("history"):
-        yield Unsupported(field="history", why="history of another provider is not taken over yet")
     yield from model_refusals(request, chosen_model(request.agent), MODELS, PRICES)
 
 
@@ -97,7 +95,7 @@ def turn_params(spec: TurnSpec) -> dict[str, Any]:
 
 def turn_input(spec: TurnSpec) -> list[dict[str, Any]]:
     """Return the input of a turn."""
-    return [turn_part(part, spec) for part in spec.request.input]
+    return [turn_part(part, spec) for part in spec.input]
 
 
 def _inner_sandbox(permissions: options_pb2.Permissions, level: WallLevel) -> str:

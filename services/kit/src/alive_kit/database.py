@@ -89,7 +89,17 @@ CREATE TABLE outbox (epoch TEXT NOT NULL);
 INSERT INTO outbox VALUES (lower(hex(randomblob(8))));
 """
 
-_STEPS = (_FIRST, _OUTCOMES)
+_HANDOVERS = """
+CREATE TABLE handovers (
+    workspace_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    history BLOB NOT NULL,
+    PRIMARY KEY (workspace_id, session_id),
+    FOREIGN KEY (workspace_id, session_id) REFERENCES sessions ON DELETE CASCADE
+) WITHOUT ROWID;
+"""
+
+_STEPS = (_FIRST, _OUTCOMES, _HANDOVERS)
 """What each version of the schema adds to the one before."""
 
 _CHECKPOINT_SECONDS = 2.0

@@ -20,6 +20,8 @@ AgentError                 the gRPC status it becomes
   SeqOutOfRange            OUT_OF_RANGE
   CursorOutOfRange         OUT_OF_RANGE
   ReaderTooSlow            RESOURCE_EXHAUSTED
+  AdmissionRefused         RESOURCE_EXHAUSTED, with RetryInfo
+  TurnDeclined             UNAVAILABLE
   StreamLost               UNAVAILABLE
   ShuttingDown             UNAVAILABLE, with RetryInfo
   StoreUnavailable         UNAVAILABLE, with RetryInfo
@@ -183,10 +185,10 @@ class ProviderNotReady(AgentError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = error_pb2.STATUS_REASON_PROVIDER_NOT_READY
 
-    def __init__(self, provider_id: str, why: str) -> None:
+    def __init__(self, provider_id: str, why: str, *, retry_after: float = 1.0) -> None:
         super().__init__(
             f"provider {provider_id!r} is not ready: {why}",
-            retry_after=timedelta(seconds=1),
+            retry_after=timedelta(seconds=retry_after),
             provider_id=provider_id,
             why=why,
         )
@@ -266,6 +268,31 @@ class ReaderTooSlow(AgentError):
     def __init__(self, last_seq: int) -> None:
         super().__init__(
             f"the reader fell behind what is kept: watch the turn again after_seq {last_seq}", last_seq=str(last_seq)
+        )
+
+
+class AdmissionRefused(AgentError):
+    """There is no room for a turn, not even to wait."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = error_pb2.STATUS_REASON_ADMISSION
+
+    def __init__(self, why: str, *, scope: str, retry_after: timedelta) -> None:
+        super().__init__(f"no room for the turn: {why}: try again later", retry_after=retry_after, scope=scope)
+
+
+class TurnDeclined(AgentError):
+    """A turn failed before the model said anything, and another provider may take it."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = error_pb2.STATUS_REASON_TURN_DECLINED
+
+    def __init__(self, provider_id: str, error: error_pb2.TurnError) -> None:
+        failure = error_pb2.FailureReason.Name(error.reason).removeprefix("FAILURE_REASON_")
+        super().__init__(
+            f"provider {provider_id!r} could not take the turn ({failure}): {error.message}",
+            provider_id=provider_id,
+            failure=failure,
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, options_pb2, provider_pb2
+from alive_kit.handover import handed_over
 from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
 
@@ -39,6 +40,11 @@ class TurnSpec:
 
     project_instructions: str
     """What the workspace's instruction files say; empty unless its settings let them reach the agent."""
+
+    @property
+    def input(self) -> Sequence[options_pb2.InputPart]:
+        """What the vendor is asked: the request's input, and before it what was said with another provider."""
+        return [*handed_over(self.request.history), *self.request.input]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

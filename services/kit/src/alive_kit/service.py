@@ -4,17 +4,20 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
 from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
+from alive_kit.admission import Admission
 from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
 from alive_kit.database import Unusable, keep_checkpointing, open_database
 from alive_kit.default_tools import DefaultTools, ToolSettings
 from alive_kit.journal import Journal
+from alive_kit.load import Load
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.outbox import Outbox
 from alive_kit.outcome_servicer import OutcomeServicer
@@ -75,6 +78,8 @@ class ProviderService:
                 size=settings.keep_bytes,
                 outcome_seconds=settings.outcome_keep_seconds,
             ),
+            admission=Admission(settings.capacity(), time.monotonic),
+            load=Load(busy=settings.busy_load, overloaded=settings.overload),
         )
         self._readiness = Readiness(provider, self._show_readiness)
         servicer = AgentServicer(self._turns, self._sessions, workspaces, self._readiness)

@@ -103,11 +103,11 @@ class AgentServicer:
         return session_pb2.GetSessionResponse(session=session)
 
     async def ForkSession(
-        self, request: session_pb2.ForkSessionRequest, _context: Context
+        self, request: session_pb2.ForkSessionRequest, context: Context
     ) -> session_pb2.ForkSessionResponse:
         """Fork a session."""
         check_ids(request)
-        session = await self._turns.fork(request.workspace_id, request.session_id)
+        session = await self._turns.fork(request.workspace_id, request.session_id, _resolved(context).session_id)
         return session_pb2.ForkSessionResponse(session=session)
 
     async def DeleteSession(

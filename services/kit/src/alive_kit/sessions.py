@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from alive.agent.v1 import item_pb2, session_pb2
+from alive.agent.v1 import item_pb2, options_pb2, session_pb2
 from alive_kit.errors import InvalidField, SessionBusy, SessionNotFound
 from alive_kit.resume import Resume
 
@@ -33,6 +33,8 @@ class Session:
     """What the system prompt of its first turn appended."""
     is_broken: bool = False
     """Whether the vendor lost it or cannot read it."""
+    is_new: bool = False
+    """Whether its first turn is still to begin: nothing of it is written down yet."""
     is_kept: bool = True
     """False for the session of an ephemeral turn: nothing of it is written down."""
 
@@ -62,6 +64,7 @@ class Sessions:
 
     def open(self, session: Session) -> Session:
         """Keep a new session."""
+        session.is_new = False
         if not session.is_kept:
             self._brief[session.workspace_id, session.session_id] = session
             return session
@@ -103,9 +106,16 @@ class Sessions:
             raise SessionBusy(session_id, running)
         return session
 
-    def begin_turn(self, session: Session, turn_id: str, text: str, system_append: str) -> None:
-        """Take note that a turn runs in a session; its first input is the session's title."""
+    def occupy(self, session: Session, turn_id: str) -> None:
+        """Take note that a turn runs in a session: no other one may."""
         self._running[session.workspace_id, session.session_id] = turn_id
+
+    def vacate(self, session: Session) -> None:
+        """Take note that no turn runs in a session any more."""
+        self._running.pop((session.workspace_id, session.session_id), None)
+
+    def begin_turn(self, session: Session, turn_id: str, text: str, system_append: str) -> None:
+        """Keep that a session has another turn; its first input is the session's title."""
         if not session.native_session:
             session.system_append = system_append
         title = " ".join(text.split())[:TITLE_CHARACTERS]
@@ -117,8 +127,8 @@ class Sessions:
         )
 
     def end_turn(self, session: Session, model: str) -> None:
-        """Take note that no turn runs in a session any more, and which model answered; empty when none did."""
-        self._running.pop((session.workspace_id, session.session_id), None)
+        """Keep that a session's turn has ended, and which model answered; empty when none did."""
+        self.vacate(session)
         if not session.is_kept:
             self._brief.pop((session.workspace_id, session.session_id), None)
         self._update(
@@ -136,9 +146,9 @@ class Sessions:
             if source and not self.has_native(session.workspace_id, source):
                 self.leave(session.workspace_id, source)
 
-    def fork(self, session: Session) -> session_pb2.Session:
-        """Open a session with the memory and the transcript of another one."""
-        fork_id, now = f"session-{uuid.uuid4()}", time.time_ns()
+    def fork(self, session: Session, fork_id: str) -> session_pb2.Session:
+        """Open a session with the memory and the transcript of another one, under an id if one is given."""
+        fork_id, now = fork_id or f"session-{uuid.uuid4()}", time.time_ns()
         source = (session.workspace_id, session.session_id)
         self._database.execute(
             "INSERT INTO sessions SELECT workspace_id, ?, native_session, native_mark, native_session != '', "
@@ -151,7 +161,29 @@ class Sessions:
             "FROM items WHERE workspace_id = ? AND session_id = ? ORDER BY position",
             (fork_id, *source),
         )
+        self._database.execute(
+            "INSERT INTO handovers SELECT workspace_id, ?, history FROM handovers "
+            "WHERE workspace_id = ? AND session_id = ?",
+            (fork_id, *source),
+        )
         return self.describe(session.workspace_id, fork_id)
+
+    def hand_over(self, session: Session, history: options_pb2.History) -> None:
+        """Keep what a session's vendor still has to be told, until it has been (`told`)."""
+        if session.is_kept and history.ByteSize():
+            values = (session.workspace_id, session.session_id, history.SerializeToString())
+            self._database.execute("INSERT OR REPLACE INTO handovers VALUES (?, ?, ?)", values)
+
+    def untold(self, session: Session) -> options_pb2.History:
+        """Return what a session's vendor still has to be told: a turn that should have done so failed before."""
+        query = "SELECT history FROM handovers WHERE workspace_id = ? AND session_id = ?"
+        row = self._database.execute(query, (session.workspace_id, session.session_id)).fetchone()
+        return options_pb2.History.FromString(row["history"]) if row else options_pb2.History()
+
+    def told(self, session: Session) -> None:
+        """Take note that a session's vendor knows all that was handed over."""
+        query = "DELETE FROM handovers WHERE workspace_id = ? AND session_id = ?"
+        self._database.execute(query, (session.workspace_id, session.session_id))
 
     def delete(self, session: Session) -> None:
         """Drop a session and its transcript. What the vendor keeps is left over, unless a fork is still to be made."""

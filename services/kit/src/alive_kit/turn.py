@@ -17,15 +17,20 @@ from typing import Any, Protocol
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import approval_pb2, error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
+from alive_kit.admission import Place
 from alive_kit.authz import Grants
-from alive_kit.errors import StorageFailed, TurnEnded, TurnFailure
+from alive_kit.errors import StorageFailed, TurnDeclined, TurnEnded, TurnFailure
 from alive_kit.event_log import EventLog
+from alive_kit.failover import is_curable, is_output
 from alive_kit.failures import turn_error
 from alive_kit.grammar import Grammar
 from alive_kit.provider import Agent, TurnSpec
 from alive_kit.record import Record
 
 logger = logging.getLogger(__name__)
+
+QUEUED_SECONDS = 1.0
+"""How often a turn that waits says where it stands, at most."""
 
 Terminal = event_pb2.TurnCompleted | event_pb2.TurnFailed | event_pb2.TurnInterrupted
 
@@ -67,26 +72,30 @@ class LiveTurn:
         *,
         spec: TurnSpec,
         record: Record,
+        place: Place,
         bounds: Bounds,
-        fingerprint: bytes,
         agents: Agents,
         grants: Grants,
     ) -> None:
         self.spec = spec
         self._agents = agents
         self._grants = grants
-        self.fingerprint = fingerprint
-        """Tells the request apart from another one under the same turn id."""
         self.record = record
+        self.place = place
+        """Where the turn stands among the service's turns."""
         self._approvals = record.approvals(spec.request.permissions, bounds.approval, self.emit)
         self.log = EventLog(keep=record.keep, lost=self._fail_storage)
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
+        self.is_declined = False
+        """Whether it was left to another provider."""
         self._provider_id = agents.provider_id
         self._bounds = bounds
         self._grammar = Grammar()
         self._usage = usage_pb2.Usage()
         self._held: list[event_pb2.Event] = []
+        self._withheld: list[event_pb2.Event] = []
+        """What was said while another provider may still take the turn."""
         self._agent: Agent | None = None
         self._readers = 0
         self._model = ""
@@ -97,16 +106,33 @@ class LiveTurn:
 
     # What the agent may do (the port's `Turn`).
 
+    @property
+    def fingerprint(self) -> bytes:
+        """Tells the request apart from another one under the same turn id."""
+        return self.record.fingerprint
+
     def emit(self, event: event_pb2.Event) -> None:
         """Put an event of the agent into the stream, kept within grammar and size."""
+        self._last_activity = asyncio.get_running_loop().time()
         try:
-            self._emit(event)
+            if self.record.is_begun:
+                self._emit(event)
+                return
+            self._withheld.append(event)
+            if is_output(event):
+                self._begin()
         except StorageFailed:
             logger.exception("an event cannot be kept", extra=self._names())
             self._fail_storage()
 
+    def _begin(self) -> None:
+        """Begin a turn that no other provider may take any more, and show what was withheld of it."""
+        self.record.begin()
+        withheld, self._withheld = self._withheld, []
+        for event in withheld:
+            self._emit(event)
+
     def _emit(self, event: event_pb2.Event) -> None:
-        self._last_activity = asyncio.get_running_loop().time()
         if self.log.is_closed:
             logger.warning("event after the end dropped", extra=self._names(kind=event.WhichOneof("kind")))
             return
@@ -147,7 +173,7 @@ class LiveTurn:
         The notices are what the router has to say; they follow TurnStarted.
         """
         self._held = [event_pb2.Event(notice=notice) for notice in notices]
-        work = asyncio.create_task(self._work(), name=f"turn {self.spec.request.turn_id}")
+        work = asyncio.create_task(self._wait_and_work(), name=f"turn {self.spec.request.turn_id}")
         clock = asyncio.create_task(self._watch_clock(), name=f"clock {self.spec.request.turn_id}")
         try:
             waited: set[asyncio.Future[Any]] = {work, self._stop}
@@ -200,6 +226,18 @@ class LiveTurn:
 
     # How it runs.
 
+    async def _wait_and_work(self) -> event_pb2.TurnCompleted | None:
+        said = 0
+        while not self.place.admitted.is_set():
+            if (position := self.place.position) != said:
+                said = position
+                queued = event_pb2.TurnQueued(reason=self.place.why, position=position)
+                self.emit(event_pb2.Event(turn_queued=queued))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(QUEUED_SECONDS):
+                    await self.place.admitted.wait()
+        return await self._work()
+
     async def _work(self) -> event_pb2.TurnCompleted | None:
         async with self._agents.serving(self.spec, self._grants) as agent:
             self._agent = agent
@@ -219,10 +257,12 @@ class LiveTurn:
             logger.error("agent does not close", extra=self._names())
 
     async def _watch_clock(self) -> None:
+        await self.place.admitted.wait()
         limits = self.spec.request.limits
         deadline = _seconds(limits, "deadline", self._bounds.deadline)
         idle = _seconds(limits, "idle_timeout", self._bounds.idle)
         loop = asyncio.get_running_loop()
+        self._last_activity = self._start_time = loop.time()
         while True:
             left = self._start_time + deadline - loop.time()
             if self._approvals.are_open:
@@ -276,6 +316,13 @@ class LiveTurn:
         return completed
 
     def _end(self, terminal: Terminal) -> None:
+        if not self.record.is_begun:
+            # A turn that nobody reads has nobody who could ask another provider.
+            if self._readers and isinstance(terminal, event_pb2.TurnFailed) and is_curable(terminal.error.reason):
+                self._decline(terminal.error)
+                return
+            with contextlib.suppress(StorageFailed):
+                self._begin()
         for event in self._held:
             logger.warning("event of a turn that never started: %s", event, extra=self._names())
         self._approvals.close()
@@ -295,6 +342,17 @@ class LiveTurn:
                 self.record.end(event, self._model)
         except StorageFailed:
             logger.exception("the end of a turn cannot be kept", extra=self._names())
+        self.ended.set()
+
+    def _decline(self, error: error_pb2.TurnError) -> None:
+        """Leave the turn to another provider: nothing of it was shown, and nothing is kept."""
+        self._agents.end_turn(self.spec, failed=True)
+        try:
+            self.record.decline(error)
+        except StorageFailed:
+            logger.exception("that a turn was declined cannot be kept", extra=self._names())
+        self.is_declined = True
+        self.log.refuse(TurnDeclined(self._provider_id, error))
         self.ended.set()
 
     def _complete(self, terminal: Terminal) -> None:

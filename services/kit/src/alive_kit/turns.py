@@ -4,7 +4,7 @@ A turn is (workspace id, turn id). Ended turns are kept in the journal, and the 
 """
 
 import asyncio
-import hashlib
+import contextlib
 import logging
 import uuid
 from collections import defaultdict
@@ -15,10 +15,12 @@ from alive.agent.v1 import (
     agent_service_pb2,
     approval_pb2,
     event_pb2,
+    options_pb2,
     outcome_service_pb2,
     resolved_pb2,
     session_pb2,
 )
+from alive_kit.admission import Admission, Place
 from alive_kit.apis import Apis
 from alive_kit.authz import Grants
 from alive_kit.default_tools import DefaultTools
@@ -34,8 +36,9 @@ from alive_kit.errors import (
 )
 from alive_kit.inputs import check_files, read_instructions
 from alive_kit.journal import Journal
+from alive_kit.load import Load
 from alive_kit.mcp_launch import McpLaunch
-from alive_kit.merge import merge
+from alive_kit.merge import digest, merge
 from alive_kit.outbox import Outbox
 from alive_kit.provider import Provider, TurnSpec
 from alive_kit.record import Record
@@ -79,6 +82,8 @@ class TurnTable:
     sessions: Sessions
     outbox: Outbox
     retention: Retention
+    admission: Admission
+    load: Load
 
     _turns: dict[TurnKey, LiveTurn] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -106,11 +111,8 @@ class TurnTable:
         workspace = self.workspaces.find(request.workspace_id)
         merged = merge(request, resolved)
         check_start_turn(merged)
-        fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-        known = self._known(merged.workspace_id, merged.turn_id)
-        if known:
-            if known.fingerprint != fingerprint:
-                raise TurnMismatch(merged.turn_id)
+        fingerprint = resolved.request_digest or digest(request)
+        if known := self._repeated(merged, fingerprint):
             return known
         if self._draining:
             raise ShuttingDown
@@ -120,17 +122,19 @@ class TurnTable:
         self._check_options(merged)  # Rules may name tools of the servers that were just attached.
         mcp_servers = self.mcp.complete(merged.mcp_servers, workspace)
         grants = self.apis.grants(merged, mcp_servers)
-        session = self._session_for(merged, resolved)
         if request.validate_only:
             return None
-        spec = TurnSpec(
-            request=merged,
-            workspace=workspace,
-            resume=session.resume,
-            mcp_servers=mcp_servers,
-            project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
-        )
-        return self._launch(spec, grants, session, fingerprint, resolved)
+        with self._entering(merged, resolved) as place:
+            session = self._session_for(merged, resolved)
+            self._add_untold(merged, session)
+            spec = TurnSpec(
+                request=merged,
+                workspace=workspace,
+                resume=session.resume,
+                mcp_servers=mcp_servers,
+                project_instructions=read_instructions(workspace) if resolved.settings.project_instructions else "",
+            )
+            return self._launch(spec, grants, session, place, fingerprint, resolved)
 
     def find(self, workspace_id: str, turn_id: str) -> LiveTurn | EndedTurn:
         """Return a turn that is running or kept.
@@ -194,12 +198,12 @@ class TurnTable:
             raise TurnEnded(turn_id)
         turn.resolve(approval_id, decision)
 
-    async def fork(self, workspace_id: str, session_id: str) -> session_pb2.Session:
-        """Open a session with the memory of an idle one."""
+    async def fork(self, workspace_id: str, session_id: str, fork_id: str) -> session_pb2.Session:
+        """Open a session with the memory of an idle one, under an id if one is given."""
         self.workspaces.find(workspace_id)
         self.sessions.find_idle(workspace_id, session_id)
         await self.agents.park(workspace_id, session_id)
-        return self.sessions.fork(self.sessions.find_idle(workspace_id, session_id))
+        return self.sessions.fork(self.sessions.find_idle(workspace_id, session_id), fork_id)
 
     async def delete(self, workspace_id: str, session_id: str) -> None:
         """Delete an idle session, its turns and what the vendor keeps of it; nothing when there is none."""
@@ -235,8 +239,11 @@ class TurnTable:
         return whole
 
     async def drain(self, *, grace: float) -> None:
-        """Take no new turns, let the running ones end, and end those that have not within the grace (seconds)."""
+        """Take no new turns, end those that wait, let running ones go on, and end them after the grace (seconds)."""
         self._draining = True
+        for turn in self._running():
+            if not turn.place.admitted.is_set():
+                turn.stop(shutting_down())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         for turn in self._running():
@@ -252,34 +259,84 @@ class TurnTable:
         for unsupported in self.provider.unsupported(request, resume):
             raise OptionUnsupported(self.provider.provider_id, unsupported.field, unsupported.why)
 
+    def _repeated(self, request: agent_service_pb2.StartTurnRequest, fingerprint: bytes) -> LiveTurn | EndedTurn | None:
+        """Return the turn that a complete request has started before.
+
+        Raises:
+            TurnMismatch: another request has.
+        """
+        known = self._known(request.workspace_id, request.turn_id)
+        if known and known.fingerprint != fingerprint:
+            raise TurnMismatch(request.turn_id)
+        return known
+
+    @contextlib.contextmanager
+    def _entering(
+        self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn
+    ) -> Iterator[Place]:
+        """Give a turn its place among the service's turns, and take it back when it does not start.
+
+        Raises:
+            AdmissionRefused: there is no room for it.
+        """
+        workspace_id, workload = request.workspace_id, request.limits.workload_class
+        is_background = workload == options_pb2.WORKLOAD_CLASS_BACKGROUND
+        self.load.check(is_background=is_background, is_first=not self.admission.has_turns(workspace_id))
+        place = self.admission.enter(workspace_id, resolved.owner_id, is_background=is_background)
+        try:
+            yield place
+        except BaseException:
+            place.leave()
+            raise
+
     def _session_for(self, request: agent_service_pb2.StartTurnRequest, resolved: resolved_pb2.ResolvedTurn) -> Session:
-        """Return the session of a complete request, opened when it is new, and write its id into the request."""
+        """Return the session of a complete request, and write its id into the request when it is new."""
         if request.session_id:
             return self.sessions.find_idle(request.workspace_id, request.session_id)
         request.session_id = resolved.session_id or f"session-{uuid.uuid4()}"
-        session = Session(
-            session_id=request.session_id, workspace_id=request.workspace_id, is_kept=not request.ephemeral
+        return Session(
+            session_id=request.session_id,
+            workspace_id=request.workspace_id,
+            is_new=True,
+            is_kept=not request.ephemeral,
         )
-        return session if request.validate_only else self.sessions.open(session)
+
+    def _add_untold(self, request: agent_service_pb2.StartTurnRequest, session: Session) -> None:
+        """Put what the session's vendor still has to be told before what it is told now."""
+        untold = self.sessions.untold(session)
+        if untold.ByteSize():
+            untold.items.extend(request.history.items)
+            untold.omitted = untold.omitted or request.history.omitted
+            request.history.CopyFrom(untold)
 
     def _launch(
         self,
         spec: TurnSpec,
         grants: Grants,
         session: Session,
+        place: Place,
         fingerprint: bytes,
         resolved: resolved_pb2.ResolvedTurn,
     ) -> LiveTurn:
         request = spec.request
         key = (request.workspace_id, request.turn_id)
-        number = None if request.ephemeral else self.journal.begin(*key, request.session_id, fingerprint)
-        text = next((part.text for part in request.input if part.text), "")
-        self.sessions.begin_turn(session, request.turn_id, text, request.agent.system_prompt.append)
+        record = Record(
+            journal=self.journal,
+            sessions=self.sessions,
+            outbox=self.outbox,
+            session=session,
+            request=request,
+            fingerprint=fingerprint,
+            outcome=_outcome(request, resolved),
+        )
+        if not resolved.failover_allowed:
+            record.begin()
+        self.sessions.occupy(session, request.turn_id)
         turn = LiveTurn(
             spec=spec,
-            record=Record(self.journal, self.sessions, self.outbox, session, number, _outcome(request, resolved)),
+            record=record,
+            place=place,
             bounds=self.bounds,
-            fingerprint=fingerprint,
             agents=self.agents,
             grants=grants,
         )
@@ -294,7 +351,12 @@ class TurnTable:
         return turn
 
     async def _live(self, turn: LiveTurn, resolved: resolved_pb2.ResolvedTurn) -> None:
-        await turn.live([*resolved.notices, *self.apis.notices(turn.spec.request)])
+        try:
+            await turn.live([*resolved.notices, *self.apis.notices(turn.spec.request)])
+        finally:
+            turn.place.leave()
+        if turn.is_declined:
+            self._turns.pop((turn.spec.request.workspace_id, turn.spec.request.turn_id))
         await self._clean(turn.spec.workspace)
 
     async def _clean(self, workspace: Workspace) -> None:

@@ -30,7 +30,7 @@ Lead: TypeAlias = Callable[[agent_service_pb2.StartTurnRequest, Servers, str], S
 """Has a request's MCP servers find the key gateway, where they show a token."""
 
 KIT_SEES_TO = (
-    *("turn_id", "provider_id", "input", "delivery", "validate_only"),
+    *("turn_id", "provider_id", "history", "input", "delivery", "validate_only"),
     *("limits.deadline", "limits.idle_timeout", "limits.max_tokens", "limits.max_micro_usd"),
     "limits.workload_class",
     *("permissions.approval_timeout", "tool_context.session_cookie"),

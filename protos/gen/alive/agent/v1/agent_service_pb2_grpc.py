@@ -128,6 +128,7 @@ class AgentServiceServicer:
         FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
         UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
         UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+        RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

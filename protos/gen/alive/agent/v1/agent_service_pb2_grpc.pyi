@@ -57,6 +57,7 @@ class AgentServiceStub:
       FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
       UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
       UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+      RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
     """
     WatchTurn: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.WatchTurnRequest, _agent_service_pb2.WatchTurnResponse]
     """Streams a running or finished turn from a point on: first what is kept, then live, without a gap.
@@ -147,6 +148,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
       FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
       UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
       UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+      RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
     """
     WatchTurn: _aio.UnaryStreamMultiCallable[_agent_service_pb2.WatchTurnRequest, _agent_service_pb2.WatchTurnResponse]  # type: ignore[assignment]
     """Streams a running or finished turn from a point on: first what is kept, then live, without a gap.
@@ -240,6 +242,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
           UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
           UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+          RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
         """
 
     @_abc_1.abstractmethod

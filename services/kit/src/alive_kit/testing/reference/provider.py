@@ -274,7 +274,7 @@ def _start(spec: TurnSpec, settings: ReferenceSettings, key: str, launch: Launch
         "resume": spec.resume and spec.resume.native_session,
         "fork_at": spec.resume and spec.resume.fork_at,
         "is_kept": not request.ephemeral,
-        "input": [_part(part, spec) for part in request.input],
+        "input": [_part(part, spec) for part in spec.input],
         "rules": _rules(request.permissions.tools),
         "servers": [_server(server, launch) for server in spec.mcp_servers],
         "started": {
