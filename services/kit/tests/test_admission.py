@@ -160,8 +160,10 @@ async def test_a_turn_that_waits_says_where_it_stands_and_runs_in_its_turn(direc
     """Its first events are turn_queued, again when it moves up; the rest is a turn like any other."""
     async with serving(FakeProvider(WAIT), directory, turns=1) as caller:
         first = await begun(caller, "t1")
-        second, third = caller.start("wait", turn_id="t2"), caller.start("go", turn_id="t3")
-        waits = await until(second, "turn_queued"), await until(third, "turn_queued")
+        second = caller.start("wait", turn_id="t2")
+        waits = [await until(second, "turn_queued")]
+        third = caller.start("go", turn_id="t3")
+        waits.append(await until(third, "turn_queued"))
         await caller.interrupt("t1")
         await until(second, "turn_started")
         moved = await until(third, "turn_queued")
