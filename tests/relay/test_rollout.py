@@ -89,6 +89,20 @@ async def test_a_rollback_leaves_settings_and_uses_the_default(system: System, b
     assert kept == "blue"
 
 
+async def test_a_rollback_leaves_no_model_of_the_other_provider(system: System) -> None:
+    """The settings keep it, and a turn elsewhere is told that its provider's own one answers."""
+    await update(system, Settings(provider_id="blue", agent={"model": "blue-1"}))
+    await roll(system, percentage=0)
+    events = await system.caller.run("hello")
+    asked = workspace_service_pb2.GetWorkspaceRequest(workspace_id="demo")
+    kept = (await system.workspaces.GetWorkspace(asked)).workspace.settings.agent.model
+
+    assert events[-1].HasField("turn_completed")
+    assert "model_replaced" in {event.notice.code for event in events}
+    assert system.providers["red"].specs[-1].request.agent.model == ""
+    assert kept == "blue-1"
+
+
 async def test_a_provider_that_is_rolled_back_takes_nothing_over(system: System) -> None:
     """Though the workspace's settings name it, from before."""
     await update(system, Settings(failover={"provider_ids": ["blue"]}))

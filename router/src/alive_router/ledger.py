@@ -125,12 +125,16 @@ def conditions(
 async def _book(connection: Any, provider_id: str, outcome: outcome_service_pb2.Outcome) -> None:
     """Book an outcome unless it is booked."""
     turn = {"workspace_id": outcome.workspace_id, "turn_id": outcome.turn_id}
-    attempt = {**turn, "provider_id": provider_id, "attempt": outcome.attempt}
+    attempt = {
+        **turn,
+        "provider_id": provider_id,
+        "attempt": outcome.attempt,
+        "start_time": outcome.start_time.ToDatetime(tzinfo=UTC),
+    }
     new = insert_missing(connection, OUTCOMES).values(
         **attempt,
         terminal=outcome.terminal,
         reason=outcome.reason,
-        start_time=outcome.start_time.ToDatetime(tzinfo=UTC),
         end_time=_time(outcome),
     )
     if not (await connection.execute(new)).rowcount:

@@ -22,6 +22,8 @@ class Plan:
     """The turns of its session before it, oldest first."""
     home: str = ""
     """The provider that the session was opened with, if it was before."""
+    usual: str = ""
+    """The provider whose models the workspace's settings name."""
     notices: Sequence[event_pb2.Notice] = ()
     """What the caller is to be told, whoever takes the turn."""
     is_known: bool = False

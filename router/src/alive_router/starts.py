@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from alive.agent.v1 import agent_service_pb2, event_pb2, resolved_pb2, session_pb2
+from alive.agent.v1 import agent_service_pb2, event_pb2, options_pb2, resolved_pb2, session_pb2
 from alive_kit.errors import ProviderNotReady, SessionBusy, SessionNotFound, StreamLost
 from alive_kit.rpc import Context
 from alive_kit.servicer import RESOLVED_KEY
@@ -117,6 +117,7 @@ class Starts:
             candidates=self.policy.candidates(turn.provider_id, others, audience),
             earlier=earlier,
             home=home,
+            usual=settings.provider_id or self.policy.default,
             notices=notices,
             is_known=known is not None,
         )
@@ -210,12 +211,10 @@ class Starts:
     ) -> None:
         """Add what a provider needs to go on with what others did, and say so."""
         provider_id, unseen = attempt.link.provider_id, plan.unseen(attempt.link.provider_id)
-        is_other = provider_id != (plan.before or plan.candidates[0])
-        if is_other:
-            info = await attempt.link.info()
-            resolved.notices.extend(fit_model(resolved.settings.agent, info))
-            if attempt.number > 1:
-                resolved.notices.extend(fit_model(request.agent, info))
+        if provider_id != plan.usual:
+            resolved.notices.extend(await _fit(resolved.settings.agent, attempt.link))
+        if attempt.number > 1:
+            resolved.notices.extend(await _fit(request.agent, attempt.link))
         if not unseen:
             return
         if plan.settings.fresh_on_switch:
@@ -246,6 +245,11 @@ class Starts:
             attempt.link.breaker.failed()
         elif reason != _BACK:
             attempt.link.breaker.succeeded()
+
+
+async def _fit(agent: options_pb2.AgentOptions, link: ProviderLink) -> list[event_pb2.Notice]:
+    """Have options name nothing that a provider has not; return what is to be said of it."""
+    return list(fit_model(agent, await link.info())) if agent.model or agent.effort else []
 
 
 def _reason(failure: Failure) -> str:

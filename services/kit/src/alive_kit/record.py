@@ -5,7 +5,7 @@ A turn that another provider may still take is written down only once the model 
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2, outcome_service_pb2
@@ -59,8 +59,10 @@ class Record:
                 self.sessions.remember(self.session, *self._remembered)
             self.outbox.note(self.outcome)
 
-    def decline(self, error: error_pb2.TurnError) -> None:
+    def decline(self, error: error_pb2.TurnError, said: Iterable[event_pb2.Event]) -> None:
         """Take note that the turn failed before it began, and goes to another provider: its outcome is all of it.
+
+        What it said of its model and of what it used is in the outcome.
 
         Raises:
             StorageFailed: it cannot be written.
@@ -70,6 +72,8 @@ class Record:
         with _storing():
             if native_session not in {"", self.session.native_session}:
                 self.sessions.leave(self.session.workspace_id, native_session)
+            for event in said:
+                self._note(event)
             self.outbox.decline(self.outcome, error)
 
     def approvals(
@@ -153,8 +157,9 @@ class Record:
             self.outcome.usage.CopyFrom(event.usage_updated.usage)
         else:
             return
-        with _storing():
-            self.outbox.note(self.outcome)
+        if self.is_begun:
+            with _storing():
+                self.outbox.note(self.outcome)
 
 
 @contextlib.contextmanager

@@ -348,7 +348,7 @@ class LiveTurn:
         """Leave the turn to another provider: nothing of it was shown, and nothing is kept."""
         self._agents.end_turn(self.spec, failed=True)
         try:
-            self.record.decline(error)
+            self.record.decline(error, self._withheld)
         except StorageFailed:
             logger.exception("that a turn was declined cannot be kept", extra=self._names())
         self.is_declined = True
