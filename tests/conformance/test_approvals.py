@@ -10,7 +10,7 @@ import pytest
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, item_pb2, options_pb2, provider_pb2
 from alive_kit.testing.harness import collect, request
 from alive_kit.testing.requirements import requirement
-from alive_kit.testing.scripted_model import AskUser, CallTool, EditFile, Reply, RunCommand, WriteFile
+from alive_kit.testing.scripted_model import AskUser, CallTool, EditFile, RawTool, Reply, RunCommand, WriteFile
 
 from .conftest import Subject, items, said
 from .test_mcp import asking, notes
@@ -155,6 +155,48 @@ async def test_a_tool_of_an_mcp_server_is_asked_for_unless_it_only_reads(subject
     assert [call.status for call in calls[:2]] == [item_pb2.ITEM_STATUS_COMPLETED] * 2
     assert calls[2].status in {item_pb2.ITEM_STATUS_DECLINED, item_pb2.ITEM_STATUS_FAILED}
     assert said(events) == "Done."
+
+
+@requirement("approval:once")
+async def test_what_is_allowed_runs_once_and_within_its_walls(subject: Subject) -> None:
+    """Also what they stop: it writes into the workspace, connects to a port of the host, and fails where it may not."""
+    port = subject.model.url.rpartition(":")[2]
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 2)"
+    command = RunCommand(command=f'echo ran >> runs; python3 -c "{connect}"')
+    workspace = subject.workspace("once")
+    prompt = subject.script("once", Reply(actions=[command]), Reply(text="Tried."))
+    (item,) = items(await Talk(subject, prompt, workspace_id="once").run(ONCE), "command")
+
+    assert (workspace / "runs").read_text() == "ran\n"
+    assert (item.status == item_pb2.ITEM_STATUS_FAILED) is subject.boxed
+
+
+@requirement("approval:escalation")
+async def test_a_command_that_is_to_leave_the_sandbox_is_asked_for(subject: Subject) -> None:
+    """As any other; what is denied does not run."""
+    workspace = subject.workspace("escalation")
+    actions = [leaving(subject, f"touch {name}") for name in ("allowed", "denied")]
+    replies = [Reply(actions=[action]) for action in actions]
+    talk = Talk(subject, subject.script("leaving", *replies, Reply(text="Done.")), workspace_id="escalation")
+    await talk.run(ONCE, DENY)
+
+    assert [asked.command.command for asked in talk.asked] == ["touch allowed", "touch denied"]
+    assert {asked.reason for asked in talk.asked} == {"It needs to." if isinstance(actions[0], RawTool) else ""}
+    assert (workspace / "allowed").exists()
+    assert not (workspace / "denied").exists()
+
+
+def leaving(subject: Subject, command: str) -> RawTool | RunCommand:
+    """Return a command with which the model asks to run it outside of the CLI's own sandbox, where there is one."""
+    match subject.name:
+        case "claude":
+            more = {"command": command, "dangerouslyDisableSandbox": True, "description": "It needs to."}
+            return RawTool(name="Bash", arguments=more)
+        case "codex":
+            more = {"cmd": command, "sandbox_permissions": "require_escalated", "justification": "It needs to."}
+            return RawTool(name="exec_command", arguments=more)
+        case _:
+            return RunCommand(command=command)
 
 
 @requirement("approval:session")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alive.agent.v1 import event_pb2, item_pb2
+from alive.agent.v1 import event_pb2, item_pb2, options_pb2
 from alive_codex.app_server import Notification
 from alive_codex.events import Translator
 from alive_kit.testing.fakes import spec
@@ -10,7 +10,7 @@ from alive_kit.testing.fakes import spec
 
 def translate(*notifications: tuple[str, dict[str, Any]]) -> list[event_pb2.Event]:
     """Return the events for notifications of the app-server."""
-    translator = Translator(spec(), "m")
+    translator = Translator(spec(), "m", options_pb2.SANDBOX_FULL_ACCESS)
     heard = [Notification(method=method, params=params) for method, params in notifications]
     return [event for notification in heard for event in translator.translate(notification)]
 

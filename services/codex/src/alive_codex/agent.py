@@ -13,12 +13,13 @@ from alive_codex.approvals import OFFERED, Asking
 from alive_codex.contained import Trace
 from alive_codex.events import USAGE, Translator
 from alive_codex.failures import is_cut, of_thread, of_turn
-from alive_codex.options import asks, turn_input, turn_params, turn_part
+from alive_codex.options import asks, is_walled, sandbox_of, turn_input, turn_params, turn_part
 from alive_kit.failures import failure
 from alive_kit.fairness import Slice
 from alive_kit.launch import Launch
 from alive_kit.provider import Turn, TurnSpec
 from alive_kit.structured_output import structured_output
+from alive_kit.walls import WallLevel
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,17 @@ _READY_SECONDS = 1.0
 class CodexAgent:
     """An app-server that serves the turns of one thread."""
 
-    def __init__(self, spec: TurnSpec, launch: Launch, *, is_walled: bool) -> None:
+    def __init__(self, spec: TurnSpec, launch: Launch, *, level: WallLevel) -> None:
         self._spec = spec
         self._launch = launch
-        self._trace = Trace(spec, is_walled=is_walled)
+        self._level = level
+        self._trace = Trace(spec, is_walled=is_walled(spec.request, level))
         self._server = AppServer(launch, OFFERED if asks(spec.request) else ())
         self._early: list[Heard] = []
         self._asked: set[asyncio.Task[None]] = set()
         self._notifications: AsyncIterator[Heard] = self._server.notifications()
         self._model = ""
-        self._translator = Translator(spec, "")
+        self._translator = self._translating(spec)
         self.thread_id = ""
         """Codex's own id of the session."""
         self._turn_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -145,11 +147,14 @@ class CodexAgent:
 
     def _begin(self, spec: TurnSpec) -> None:
         """Be ready to hear of another turn; what is known of the thread stays."""
-        before, self._translator = self._translator, Translator(spec, self._model)
+        before, self._translator = self._translator, self._translating(spec)
         self._translator.follow(before)
         self._reached_max_turns = False
         if self._turn_id.done():
             self._turn_id = asyncio.get_running_loop().create_future()
+
+    def _translating(self, spec: TurnSpec) -> Translator:
+        return Translator(spec, self._model, sandbox_of(spec.request, self._level))
 
     async def _end_commands(self) -> None:
         await self._server.request("thread/backgroundTerminals/clean", {"threadId": self.thread_id})

@@ -8,8 +8,8 @@ _FORKED = "what forks refer to is deleted with the last of them"
 
 _OUTSIDE = (
     limited("DeleteSession", "while other turns of the workspace run, text may stay in Codex's databases"),
-    limited("permissions.sandbox.READ_ONLY", "by Codex's own sandbox: it can read the whole disk"),
-    limited("permissions.sandbox.WORKSPACE_WRITE", "by Codex's own sandbox: it can read the whole disk; the default"),
+    limited("permissions.sandbox.READ_ONLY", "by Codex's own sandbox: it can read the whole disk; not with ASK"),
+    limited("permissions.sandbox.WORKSPACE_WRITE", "by Codex's own sandbox: it can read the whole disk; not with ASK"),
     supported("permissions.sandbox.FULL_ACCESS"),
     limited("permissions.network", "on or off in WORKSPACE_WRITE, always off in READ_ONLY, always on in FULL_ACCESS"),
 )

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from alive_codex.app_server import Notification
-from alive_codex.options import asks
 from alive_kit.provider import TurnSpec
 
 _SPEAKING = frozenset({"userMessage", "agentMessage", "reasoning", "plan", "webSearch", "contextCompaction"})
@@ -23,8 +22,7 @@ class Trace:
     """What the turns of an agent may have left behind."""
 
     def __init__(self, spec: TurnSpec, *, is_walled: bool) -> None:
-        # A command that a caller approves may run outside of the sandbox.
-        self._is_walled = is_walled and not asks(spec.request)
+        self._is_walled = is_walled
         self._remote = frozenset(server.name for server in spec.mcp_servers if server.HasField("http"))
         self.is_clean = True
         """Whether nothing that ran can have changed the CLI, its MCP servers or its home."""

@@ -8,7 +8,6 @@ from alive_codex.app_server import Notification
 from alive_codex.audit import Audit
 from alive_codex.failures import attempt_of, wait_of
 from alive_codex.items import is_known, item_of, plan_item, status_of
-from alive_codex.options import sandbox_of
 from alive_codex.prices import PRICES
 from alive_codex.usage import usage_of
 from alive_kit.events import (
@@ -59,9 +58,10 @@ USAGE = "thread/tokenUsage/updated"
 class Translator:
     """The translation of one turn."""
 
-    def __init__(self, spec: TurnSpec, model: str) -> None:
+    def __init__(self, spec: TurnSpec, model: str, sandbox: "options_pb2.Sandbox.ValueType") -> None:
         self.spec = spec
         self._model = model
+        self._sandbox = sandbox
         self._open: dict[str, item_pb2.Item] = {}
         self._void: set[str] = set()
         self._plans = 0
@@ -103,7 +103,7 @@ class Translator:
             model=self._model,
             resumed=self.spec.resume is not None,
             approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
-            sandbox=sandbox_of(request.permissions),
+            sandbox=self._sandbox,
             mcp_servers=self.servers.values(),
         )
         yield event_pb2.Event(turn_started=started)

@@ -14,7 +14,7 @@ from alive_codex.app_server import AppServer
 from alive_codex.capabilities import capabilities
 from alive_codex.environment import cli_environment, compact_databases, configure, version_environment
 from alive_codex.models import MODELS
-from alive_codex.options import is_walled, refusals, thread_params
+from alive_codex.options import refusals, thread_params
 from alive_codex.settings import CodexSettings
 from alive_kit.apis import Apis
 from alive_kit.failures import failure
@@ -85,7 +85,7 @@ class CodexProvider:
         environment = cli_environment(spec.workspace)
         launch = self._walls.launch(self._settings.codex_cli, environment, spec.workspace, spec.request.permissions)
         configure(launch, spec.workspace)
-        agent = CodexAgent(spec, launch, is_walled=is_walled(spec.request.permissions, self._walls.level))
+        agent = CodexAgent(spec, launch, level=self._walls.level)
         try:
             async with self._alone_in_home(spec.workspace):
                 await agent.start()

@@ -69,6 +69,8 @@ REQUIREMENTS = {
     "approval:command": "ASK asks before every command, with its line and directory; what is denied does not run.",
     "approval:file-change": "ASK asks before files change, with a diff; ACCEPT_EDITS does not ask for the workspace's.",
     "approval:tool": "ASK asks before tools of MCP servers that are not read-only, with their arguments.",
+    "approval:once": "What is allowed runs once, and within the sandbox.",
+    "approval:escalation": "A command that is to run outside of the CLI's own sandbox is asked for, with its reason.",
     "approval:session": "What is allowed for the session is not asked again in it; something else is.",
     "approval:interrupt": "A pending approval holds up neither an interrupt nor another turn, and falls with its turn.",
     "approval:timeout": "An approval that nobody answers counts as denied.",
