@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test bench attack demo up doctor images units certs workspace token clean
+.PHONY: help install services generate fidelity lock check test bench fuzz attack demo up doctor images units certs workspace token clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ test: check services $(VENVS)/.docker ## Run every check and every test
 
 bench: install $(VENVS)/bench/.installed ## Measure us against rivals: make bench [SHORT=1] [ONLY="relay scale"]
 	@PYTHONPATH=$(VENVS)/bench $(DEV)/python -m tests.bench $(ONLY)
+
+fuzz: install ## Send requests of any kind to every call: make fuzz [REQUESTS=100000]
+	@ALIVE_FUZZ_REQUESTS=$(or $(REQUESTS),100000) $(DEV)/python -m pytest -q -s --no-header tests/fuzz
 
 attack: install services $(VENVS)/.docker ## Have both agents attack, and print what stopped them
 	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks tests/containers/test_attacks.py

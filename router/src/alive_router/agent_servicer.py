@@ -8,7 +8,7 @@ import grpc
 from alive.agent.v1 import agent_service_pb2, approval_pb2, session_pb2
 from alive_kit.errors import ProviderNotReady, ShuttingDown, TurnNotFound
 from alive_kit.rpc import Context
-from alive_kit.validation import check_ids, check_page, check_start_turn
+from alive_kit.validation import check_ids, check_page, check_provider_id, check_start_turn
 from alive_kit.workspaces import Workspaces
 from alive_router.audience import EVERYBODY
 from alive_router.conversations import Conversations
@@ -167,6 +167,7 @@ class AgentServicer:
         self, request: agent_service_pb2.GetProviderInfoRequest, context: Context
     ) -> agent_service_pb2.GetProviderInfoResponse:
         """Describe a provider: the one named, or the workspace's, or the default."""
+        check_provider_id(request.provider_id)
         of_workspace, audience = "", EVERYBODY
         if request.workspace_id:
             self._workspaces.find(request.workspace_id)

@@ -46,6 +46,9 @@ from alive.agent.v1 import error_pb2
 
 DOMAIN = "alive.agent.v1"
 
+_MESSAGE_BYTES, _METADATA_BYTES, _FIELD_BYTES, _VIOLATIONS = 500, 200, 120, 10
+"""How much of what a caller sent a status may repeat: gRPC takes no more than 8 KiB of trailers."""
+
 
 class AgentError(Exception):
     """A call that is refused, with everything a caller needs to act on it."""
@@ -61,7 +64,8 @@ class AgentError(Exception):
 
     def details(self) -> Iterable[Message]:
         """Return what goes into the status beside code and message."""
-        yield error_details_pb2.ErrorInfo(reason=_reason_name(self.reason), domain=DOMAIN, metadata=self.metadata)
+        metadata = {name: _cut(value, _METADATA_BYTES) for name, value in self.metadata.items()}
+        yield error_details_pb2.ErrorInfo(reason=_reason_name(self.reason), domain=DOMAIN, metadata=metadata)
         if self.retry_after is not None:
             delay = duration_pb2.Duration()
             delay.FromTimedelta(self.retry_after)
@@ -81,11 +85,11 @@ class InvalidField(AgentError):
         self.violations = violations
 
     def details(self) -> Iterable[Message]:
-        """Return the general details and one BadRequest that names every field."""
+        """Return the general details and one BadRequest that names every field, the first ones of very many."""
         yield from super().details()
         bad_request = error_details_pb2.BadRequest()
-        for field, why in self.violations.items():
-            bad_request.field_violations.add(field=field, description=why)
+        for field, why in list(self.violations.items())[:_VIOLATIONS]:
+            bad_request.field_violations.add(field=_cut(field, _FIELD_BYTES), description=_cut(why, _METADATA_BYTES))
         yield bad_request
 
 
@@ -434,12 +438,17 @@ class TurnFailure(Exception):
 
 def status_of(error: AgentError) -> status_pb2.Status:
     """Return the google.rpc.Status of an error, details included."""
-    status = status_pb2.Status(code=_code_number(error.code), message=error.message)
+    status = status_pb2.Status(code=_code_number(error.code), message=_cut(error.message, _MESSAGE_BYTES))
     for detail in error.details():
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _cut(text: str, most: int) -> str:
+    octets = text.encode()
+    return text if len(octets) <= most else octets[:most].decode(errors="ignore") + "…"
 
 
 def _code_number(code: grpc.StatusCode) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
-from alive_kit.errors import AgentError, CallUnsupported, status_of
+from alive_kit.errors import AgentError, CallUnsupported, InvalidField, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +39,22 @@ def handler_of(service: ServiceDescriptor, servicer: object, admit: Admit = lamb
 
 def _method_handler(method: MethodDescriptor, servicer: object, admit: Admit) -> "grpc.RpcMethodHandler[Any, Any]":
     behaviour: Method = getattr(servicer, method.name, None) or _not_offered(method.name)
-    guarded = _edge(behaviour, partial(admit, method.name))
-    request_class = GetMessageClass(method.input_type)
+    guarded = _edge(behaviour, partial(admit, method.name), GetMessageClass(method.input_type))
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            guarded, request_deserializer=request_class.FromString, response_serializer=None
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        guarded,
-        request_deserializer=request_class.FromString,
-        response_serializer=GetMessageClass(method.output_type).SerializeToString,
-    )
+        return grpc.unary_stream_rpc_method_handler(guarded)
+    serialized = GetMessageClass(method.output_type).SerializeToString
+    return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=serialized)
 
 
-def _edge(behaviour: Method, admit: Callable[[Any, Context], None]) -> Method:
-    """Turn what a method raises into a status, so that no method deals with gRPC statuses itself."""
+def _edge(behaviour: Method, admit: Callable[[Any, Context], None], request_class: type[Message]) -> Method:
+    """Turn what a method raises into a status, so that no method deals with gRPC statuses itself.
 
-    async def guarded(request: Any, context: Context) -> Message | None:
+    What is no message of the type is read here too: gRPC's own answer to that is UNKNOWN.
+    """
+
+    async def guarded(octets: bytes, context: Context) -> Message | None:
         try:
+            request = _read(octets, request_class)
             admit(request, context)
             return await behaviour(request, context)
         except AgentError as error:
@@ -69,6 +67,13 @@ def _edge(behaviour: Method, admit: Callable[[Any, Context], None]) -> Method:
         return None
 
     return guarded
+
+
+def _read(octets: bytes, request_class: type[Message]) -> Message:
+    try:
+        return request_class.FromString(octets)
+    except DecodeError as error:
+        raise InvalidField({"request": f"is no {request_class.DESCRIPTOR.name} ({error})"}) from error
 
 
 async def abort(context: Context, error: AgentError) -> None:
