@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test bench fuzz attack demo up doctor images units certs workspace token clean
+.PHONY: help install services generate fidelity recordings lock check test bench fuzz attack demo up doctor images units certs workspace token clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -87,6 +87,10 @@ generate: install ## Generate the stubs from the contract
 
 fidelity: install ## What becomes of everything each vendor can say
 	@$(DEV)/python -m alive_kit.testing.fidelity | tee docs/fidelity.md
+
+recordings: install ## Record the turns of both providers that front ends are tested with
+	@ALIVE_RECORD=1 $(DEV)/python -m pytest -q --no-header tests/conformance/test_projection.py -k "recording and bare" || true
+	@$(DEV)/python -m pytest -q --no-header tests/conformance/test_projection.py services/kit/tests/test_ndjson.py
 
 lock: $(UV) ## Pin what every deployable needs
 	@$(COMPILE) --group pyproject.toml:dev -o requirements-dev.txt

@@ -135,9 +135,9 @@ def _config(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[s
     rules = permissions.tools
     has_questions = asks(spec.request) and tools.exists("request_user_input", rules)
     return {
-        "features": {
-            "default_mode_request_user_input": has_questions,
-        },
+        "features": {"default_mode_request_user_input": has_questions},
+        # Or each turn that asks is warned that the feature is new.
+        "suppress_unstable_features_warning": True,
         "tools": {
             "experimental_request_user_input": {"enabled": has_questions},
             "update_plan": {"enabled": tools.exists("update_plan", rules)},
