@@ -443,5 +443,42 @@ async def test_a_running_turn_is_steered_or_the_provider_says_that_it_cannot(sub
         await subject.caller.stub.SteerTurn(steering)
 
     assert ("Think of the heron." in subject.sent("steered")) is can
+    assert users(events)[1:] == ["Think of the heron."] * can
     assert events[-1].HasField("turn_completed")
     assert late.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def users(events: Iterable[event_pb2.Event]) -> list[str]:
+    """Return what the user said."""
+    completed = [event.item_completed.item for event in events if event.HasField("item_completed")]
+    return [item.message.text for item in completed if item.message.role == item_pb2.ROLE_USER]
+
+
+@requirement("steer")
+@pytest.mark.parametrize("count", [1, 2])
+async def test_what_is_added_to_the_last_answer_is_answered_in_the_same_turn(subject: Subject, count: int) -> None:
+    """Its usage is the turn's; then the session takes its next turn, which has an answer of its own."""
+    if subject.capability("SteerTurn").support == provider_pb2.CAPABILITY_SUPPORT_UNSUPPORTED:
+        pytest.skip("it cannot be steered")
+    slow = Reply(text="This takes a while to say.", chunk=2, gap=0.1)
+    name = f"late-{count}"
+    prompt = subject.script(name, slow, Reply(text="About the heron.", repeat=count), Reply(text="Next."))
+    call, events = subject.caller.start(prompt), list[event_pb2.Event]()
+    while not any(event.HasField("item_delta") for event in events):
+        events += (await call.read()).events
+    ids = {"workspace_id": "demo", "turn_id": events[0].turn_id}
+    for number in range(count):
+        part = request(f"Think of heron {number}.").input
+        await subject.caller.stub.SteerTurn(agent_service_pb2.SteerTurnRequest(**ids, input=part))
+    events += await collect(call)
+    told = subject.bodies(name)
+    after = await subject.caller.run("and now", session_id=events[0].session_id)
+
+    assert users(events)[1:] == [f"Think of heron {number}." for number in range(count)]
+    assert all(f"Think of heron {number}." in json.dumps(told[-1]) for number in range(count))
+    assert len(told) > 1
+    assert "About the heron." in [item.message.text for item in items(events, "message")]
+    assert 1 <= events[-1].turn_completed.usage.model_requests <= len(told)  # What was cut short may not be counted.
+    assert sum(event.HasField("turn_started") for event in events) == 1
+    assert after[-1].turn_completed.usage.model_requests == 1
+    assert said(after) in {"About the heron.", "Next."}

@@ -207,6 +207,7 @@ def test_a_database_of_an_older_release_gets_an_outbox(tmp_path: Path) -> None:
     database = open_database(tmp_path / "turns.sqlite")
     for table in ("begun", "outcomes", "outbox", "handovers"):
         database.execute(f"DROP TABLE {table}")
+    database.execute("ALTER TABLE sessions DROP COLUMN is_settled")
     database.execute("INSERT INTO turns VALUES (1, 'demo', 't', 's', x'00', 1, 0)")
     database.execute("PRAGMA user_version = 1")
     database.close()

@@ -50,7 +50,7 @@ async def test_a_turn_that_was_cut_off_ends_as_crashed(tmp_path: Path) -> None:
     assert rest[1].turn_failed.error.reason == error_pb2.FAILURE_REASON_CRASHED
     assert rest[1].turn_failed.usage.input_tokens == 10
     assert again[-1].HasField("turn_completed")
-    assert provider.specs[0].resume == Resume(native_session=f"native-{seen[0].session_id}")
+    assert provider.specs[0].resume == Resume(native_session=f"native-{seen[0].session_id}", is_settled=False)
 
 
 SERVICE = """

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2
 from alive_kit import turns
 from alive_kit.errors import TurnFailure
+from alive_kit.failures import failure
 from alive_kit.resume import Resume
 from alive_kit.testing.fakes import (
     FakeProvider,
@@ -200,6 +201,28 @@ async def test_two_turns_at_once_in_one_session_are_refused(directory: Path) -> 
 
     assert refusal.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert "t1" in str(refusal.value.details())
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+async def test_a_session_of_which_the_vendor_has_nothing_begins_anew(directory: Path, *, is_settled: bool) -> None:
+    """Told what was said, where its only turn crashed; one that has completed a turn is lost, and says so."""
+    crash = failure(error_pb2.FAILURE_REASON_CRASHED)
+    provider = FakeProvider({"first": [started(), message_started(), crash]})
+    async with serving(provider, directory) as caller:
+        before = await caller.run("hello" if is_settled else "first")
+        session_id = before[0].session_id
+        provider.has_lost_sessions = True
+        events = await caller.run("again", session_id=session_id)
+
+    codes = [event.notice.code for event in events if event.HasField("notice")]
+    if is_settled:
+        assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_SESSION_NOT_FOUND
+        assert codes == []
+    else:
+        assert events[-1].HasField("turn_completed")
+        assert codes == ["session_begun_anew"]
+        assert provider.specs[-1].resume is None
+        assert [item.message.text for item in provider.specs[-1].request.history.items][:1] == ["first"]
 
 
 async def test_a_session_is_resumed_by_the_vendors_own_id(directory: Path) -> None:

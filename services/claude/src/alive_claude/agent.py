@@ -20,7 +20,8 @@ from alive_claude.failures import of_exception, of_result
 from alive_claude.messages import Received, answer_elicitations, receive
 from alive_claude.options import WEB, asks, cli_options, may_use
 from alive_claude.prompt import user_message
-from alive_kit.errors import CallUnsupported, TurnFailure
+from alive_claude.steering import KIND, Steering
+from alive_kit.errors import TurnEnded, TurnFailure
 from alive_kit.failures import failure
 from alive_kit.fairness import Slice
 from alive_kit.launch import Launch
@@ -58,6 +59,9 @@ class ClaudeAgent:
         options = cli_options(spec, launch, self._stderr.append, self._asking.can_use_tool)
         self._client = ClaudeSDKClient(options)
         self._translator = Translator(spec, self._asking.denied)
+        self._serving = spec
+        self._steering: Steering | None = None
+        """While a turn runs: what is added to it."""
         self._mark = ""
         self._model = spec.request.agent.model
         self._servers: dict[str, str] = {}
@@ -77,21 +81,28 @@ class ClaudeAgent:
             raise failure(error_pb2.FAILURE_REASON_SPAWN, stderr=self._said) from error
         except Exception as error:
             logger.warning("the CLI does not start: %s: %s", error, self._said)
-            raise of_exception(error, self._said) from error
+            raise of_exception(error, self._said, started=False) from error
         answer_elicitations(self._client, self._asking.elicit)
-        await self._wait_for_servers()
+        try:
+            await self._wait_for_servers()
+        except TurnFailure:
+            raise
+        except Exception as error:
+            logger.warning("the CLI ended: %s", self._said, exc_info=error)
+            raise of_exception(error, self._said, started=True) from error
         self._launch.take_back()
         await self._launch.mark()
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
         """Run a turn to its end."""
         self._asking.begin(turn)
+        self._serving, self._steering = turn.spec, Steering()
         self._translator = Translator(turn.spec, self._asking.denied)
         include_raw = turn.spec.request.delivery.include_raw
         time_slice = Slice()
         try:
             await self._use_model(turn.spec.request.agent.model)
-            await self._client.query(user_message(turn.spec))
+            await self._client.query(user_message(turn.spec.input, turn.spec))
             async for received in self._heard():
                 self._is_untouched &= all(leaves_no_trace(tool, self._spec) for tool in tools_called(received.raw))
                 if isinstance(received.message, _STATEMENTS):
@@ -102,13 +113,15 @@ class ClaudeAgent:
                         event.raw_json = json.dumps(received.raw, ensure_ascii=False)
                     turn.emit(event)
                 await time_slice.share()
-                if isinstance(received.message, ResultMessage):
+                if isinstance(received.message, ResultMessage) and not self._goes_on(received.message):
                     return self._completed(received.message, turn.spec)
         except TurnFailure:
             raise
         except Exception as error:
             logger.warning("the CLI ended: %s", self._said, exc_info=error)
-            raise of_exception(error, self._said) from error
+            raise of_exception(error, self._said, started=True) from error
+        finally:
+            self._steering = None
         raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._said)
 
     async def interrupt(self) -> None:
@@ -117,8 +130,20 @@ class ClaudeAgent:
         await self._client.interrupt()
 
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
-        """Not offered: the CLI would answer it with a turn of its own."""
-        raise CallUnsupported("SteerTurn", "Claude Code answers further input with a turn of its own")
+        """Have the CLI tell the model something more.
+
+        Raises:
+            TurnEnded: the CLI has given its answer.
+        """
+        steering = self._steering
+        if steering is None:
+            raise TurnEnded(self._serving.request.turn_id)
+        message_id = steering.add()
+        try:
+            await self._client.query(user_message(parts, self._serving, message_id))
+        except BaseException:
+            steering.drop(message_id)
+            raise
 
     async def rest(self) -> bool:
         """Return whether the CLI may wait: no program of the model's ran beside it, and none is left in its box."""
@@ -161,12 +186,27 @@ class ClaudeAgent:
             self._model = model
 
     async def _heard(self) -> AsyncIterator[Received]:
-        """Yield what the CLI says of a turn: it begins each with its state; what comes before is of an earlier one."""
-        has_begun = not self._is_resting
+        """Yield what the CLI says of a turn: it begins each with its state; what comes before is of an earlier one.
+
+        It begins anew to answer what was added late; that is the same turn.
+        """
+        has_begun, is_answered = not self._is_resting, False
         async for received in receive(self._client):
             has_begun = has_begun or received.kind == "system/init"
-            if has_begun:
+            if received.kind == KIND and self._steering:
+                self._steering.hear(received.raw)
+            elif has_begun and not (is_answered and received.kind == "system/init"):
+                is_answered |= isinstance(received.message, ResultMessage)
                 yield received
+
+    def _goes_on(self, result: ResultMessage) -> bool:
+        """Whether the CLI has more to answer; what fails or was stopped ends all of the turn."""
+        is_due = self._steering is not None and self._steering.is_due
+        return is_due and not (result.is_error or self._is_stopped(result))
+
+    def _is_stopped(self, result: ResultMessage) -> bool:
+        is_aborted = str(getattr(result, "terminal_reason", "")).startswith("aborted")
+        return self._translator.is_interrupted or is_aborted
 
     async def _wait_for_servers(self) -> None:
         """Wait until every MCP server has started or not, before the model is asked.
@@ -202,8 +242,7 @@ class ClaudeAgent:
         return {server.name: found.get(server.name, "failed") for server in self._spec.mcp_servers}
 
     def _completed(self, result: ResultMessage, spec: TurnSpec) -> event_pb2.TurnCompleted | None:
-        is_aborted = str(getattr(result, "terminal_reason", "")).startswith("aborted")
-        if self._translator.is_interrupted or is_aborted:
+        if self._is_stopped(result):
             return None
         completed = event_pb2.TurnCompleted(stop_reason=self._stop_reason(result))
         if schema := spec.request.agent.output_schema:

@@ -34,7 +34,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     limited("model_retry", "silent up to 6 times after a 400, once after a broken stream; retry-after is not told"),
     supported("history"),
     supported("ephemeral"),
-    unsupported("SteerTurn", "the CLI answers further input with a turn of its own"),
+    supported("SteerTurn"),
     supported("ResolveApproval"),
     supported("ReadItemContent"),
     supported("ListSessions"),

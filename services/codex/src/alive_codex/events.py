@@ -1,5 +1,6 @@
 """Translates Codex's notifications into events: one small function for each method. As of codex 0.163.0."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -235,6 +236,11 @@ class Translator:
         self._model = model
         yield notice("model_changed", message, severity=event_pb2.SEVERITY_WARNING, asked=asked, model=model)
 
+    def _checked(self, params: Params) -> Events:
+        """Say that the vendor's own checks have a part in the turn: why it takes longer, or what it found."""
+        found = {name: value for name, value in params.items() if name not in {"threadId", "turnId"}}
+        yield notice("vendor_check", "The model's vendor checks the turn.", found=json.dumps(found, ensure_ascii=False))
+
     def _refused(self, params: Params) -> Events:
         asked = str(params.get("method", ""))
         yield notice("vendor_request_refused", "The agent asked for something that is not offered.", asked=asked)
@@ -261,6 +267,9 @@ _TRANSLATIONS: dict[str, Callable[[Translator, Params], Events]] = {
     "configWarning": Translator._warning,
     "deprecationNotice": Translator._warning,
     "model/rerouted": Translator._rerouted,
+    "model/safetyBuffering/updated": Translator._checked,
+    "model/verification": Translator._checked,
+    "turn/moderationMetadata": Translator._checked,
     "serverRequest/refused": Translator._refused,
 }
 
@@ -285,6 +294,9 @@ TRANSLATED = {
     "configWarning": "notice vendor_warning",
     "deprecationNotice": "notice vendor_warning",
     "model/rerouted": "notice model_changed",
+    "model/safetyBuffering/updated": "notice vendor_check",
+    "model/verification": "notice vendor_check",
+    "turn/moderationMetadata": "notice vendor_check",
     "serverRequest/refused": "notice vendor_request_refused",
 }
 """Notifications that become events, and which."""

@@ -99,7 +99,9 @@ CREATE TABLE handovers (
 ) WITHOUT ROWID;
 """
 
-_STEPS = (_FIRST, _OUTCOMES, _HANDOVERS)
+_SETTLED = "ALTER TABLE sessions ADD COLUMN is_settled INTEGER NOT NULL DEFAULT 1;"
+
+_STEPS = (_FIRST, _OUTCOMES, _HANDOVERS, _SETTLED)
 """What each version of the schema adds to the one before."""
 
 _CHECKPOINT_SECONDS = 2.0

@@ -16,6 +16,9 @@ from alive_kit.journal import Journal
 from alive_kit.outbox import Outbox
 from alive_kit.sessions import Session, Sessions
 
+SAID_ITEMS, SAID_BYTES = 500, 100_000
+"""How much a CLI is told that begins a session anew."""
+
 _BREAKING = frozenset({error_pb2.FAILURE_REASON_SESSION_NOT_FOUND, error_pb2.FAILURE_REASON_SESSION_CORRUPT})
 
 
@@ -75,6 +78,17 @@ class Record:
             for event in said:
                 self._note(event)
             self.outbox.decline(self.outcome, error)
+
+    def said(self) -> options_pb2.History:
+        """Return what was said and done in the session, the latest of it where that is much."""
+        history, room = options_pb2.History(), SAID_BYTES
+        for listed in reversed(self.sessions.items(self.session, SAID_ITEMS, "").items):
+            room -= listed.item.ByteSize()
+            if room < 0:
+                history.omitted = "what came before was left out: it is too long"
+                break
+            history.items.insert(0, listed.item)
+        return history
 
     def approvals(
         self, permissions: options_pb2.Permissions, timeout: float, emit: Callable[[event_pb2.Event], None]
@@ -140,7 +154,7 @@ class Record:
         if terminal.HasField("turn_failed"):
             self.session.is_broken = terminal.turn_failed.error.reason in _BREAKING
         elif terminal.HasField("turn_completed"):
-            self.session.is_broken = False
+            self.session.is_broken, self.session.is_settled = False, True
         with _storing():
             self.sessions.end_turn(self.session, model)
             if self._has_answer:

@@ -32,6 +32,8 @@ class Session:
     """What the system prompt of its first turn appended."""
     is_broken: bool = False
     """Whether the vendor lost it or cannot read it."""
+    is_settled: bool = False
+    """Whether a turn of it has completed."""
     is_new: bool = False
     """Whether its first turn is still to begin: nothing of it is written down yet."""
     is_kept: bool = True
@@ -48,6 +50,7 @@ class Session:
         return Resume(
             native_session=self.native_session,
             fork_at=self.native_mark if self.is_fork else None,
+            is_settled=self.is_settled,
             system_append=self.system_append,
         )
 
@@ -69,7 +72,8 @@ class Sessions:
             return session
         now = time.time_ns()
         self._database.execute(
-            "INSERT INTO sessions (workspace_id, session_id, create_time, update_time) VALUES (?, ?, ?, ?)",
+            "INSERT INTO sessions (workspace_id, session_id, is_settled, create_time, update_time) "
+            "VALUES (?, ?, 0, ?, ?)",
             (session.workspace_id, session.session_id, now, now),
         )
         return session
@@ -91,6 +95,7 @@ class Sessions:
             is_fork=bool(row["is_fork"]),
             system_append=row["system_append"],
             is_broken=bool(row["is_broken"]),
+            is_settled=bool(row["is_settled"]),
         )
 
     def find_idle(self, workspace_id: str, session_id: str) -> Session:
@@ -132,8 +137,8 @@ class Sessions:
             self._brief.pop((session.workspace_id, session.session_id), None)
         self._update(
             session,
-            "is_broken = ?, model = CASE ? WHEN '' THEN model ELSE ? END, update_time = ?",
-            (session.is_broken, model, model, time.time_ns()),
+            "is_broken = ?, is_settled = ?, model = CASE ? WHEN '' THEN model ELSE ? END, update_time = ?",
+            (session.is_broken, session.is_settled, model, model, time.time_ns()),
         )
 
     def remember(self, session: Session, native_session: str, native_mark: str) -> None:
@@ -151,7 +156,7 @@ class Sessions:
         source = (session.workspace_id, session.session_id)
         self._database.execute(
             "INSERT INTO sessions SELECT workspace_id, ?, native_session, native_mark, native_session != '', "
-            "system_append, is_broken, title, model, turn_count, last_turn_id, ?, ? FROM sessions "
+            "system_append, is_broken, title, model, turn_count, last_turn_id, ?, ?, is_settled FROM sessions "
             "WHERE workspace_id = ? AND session_id = ?",
             (fork_id, now, now, *source),
         )

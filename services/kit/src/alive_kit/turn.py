@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -97,6 +97,7 @@ class LiveTurn:
         self._withheld: list[event_pb2.Event] = []
         """What was said while another provider may still take the turn."""
         self._agent: Agent | None = None
+        self._steered = 0
         self._readers = 0
         self._model = ""
         self._grace: asyncio.TimerHandle | None = None
@@ -205,7 +206,10 @@ class LiveTurn:
         """
         if self._agent is None or not self._grammar.is_started or self._stop.done() or self.log.is_closed:
             raise TurnEnded(self.spec.request.turn_id)
-        await self._agent.steer(parts)
+        added = list(parts)
+        await self._agent.steer(added)
+        self._steered += 1
+        self._say_input(added, f"{self.spec.request.turn_id}-input-{self._steered + 1}")
 
     def interrupt(self, interrupted_by: "event_pb2.InterruptedBy.ValueType", reason: str) -> None:
         """Have the turn stopped and ended as interrupted."""
@@ -239,6 +243,31 @@ class LiveTurn:
         return await self._work()
 
     async def _work(self) -> event_pb2.TurnCompleted | None:
+        try:
+            return await self._serve()
+        except TurnFailure as failure:
+            if not self._may_begin_anew(failure):
+                raise
+        self._begin_anew()
+        return await self._serve()
+
+    def _may_begin_anew(self, failure: TurnFailure) -> bool:
+        """Whether the vendor has nothing of a session because its CLI died in the session's first turn."""
+        is_lost = failure.error.reason == error_pb2.FAILURE_REASON_SESSION_NOT_FOUND
+        resume = self.spec.resume
+        return is_lost and resume is not None and not resume.is_settled and not self._grammar.is_started
+
+    def _begin_anew(self) -> None:
+        """Have the vendor begin the session again, told what was said in it."""
+        self.spec.request.history.MergeFrom(self.record.said())
+        self.spec = replace(self.spec, resume=None)
+        text = "The agent had kept nothing of the session when it died: it begins anew, and is told what was said."
+        severity = event_pb2.SEVERITY_WARNING
+        self._held.append(
+            event_pb2.Event(notice=event_pb2.Notice(severity=severity, code="session_begun_anew", message=text))
+        )
+
+    async def _serve(self) -> event_pb2.TurnCompleted | None:
         async with self._agents.serving(self.spec, self._grants) as agent:
             self._agent = agent
             return await agent.run(self)
@@ -375,9 +404,12 @@ class LiveTurn:
         held, self._held = self._held, []
         for event in held:
             self.emit(event)
-        text = "\n".join(part.text for part in self.spec.request.input if part.text)
+        self._say_input(self.spec.request.input, f"{self.spec.request.turn_id}-input")
+
+    def _say_input(self, parts: Iterable[options_pb2.InputPart], item_id: str) -> None:
+        text = "\n".join(part.text for part in parts if part.text)
         item = item_pb2.Item(
-            item_id=f"{self.spec.request.turn_id}-input",
+            item_id=item_id,
             status=item_pb2.ITEM_STATUS_COMPLETED,
             message=item_pb2.MessageItem(role=item_pb2.ROLE_USER, text=text),
         )

@@ -7,7 +7,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
+from alive.agent.v1 import (
+    agent_service_pb2,
+    approval_pb2,
+    error_pb2,
+    event_pb2,
+    item_pb2,
+    options_pb2,
+    provider_pb2,
+    usage_pb2,
+)
+from alive_kit.failures import failure
 from alive_kit.fairness import Slice
 from alive_kit.provider import Turn, TurnSpec, Unsupported
 from alive_kit.resume import Resume
@@ -91,6 +101,8 @@ class FakeProvider:
         self._warm = warm
         self.scripts = {"default": answers("Hello."), **(scripts or {})}
         self.readiness = provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY)
+        self.has_lost_sessions = False
+        """Whether the vendor has nothing of any session any more."""
         self.specs: list[TurnSpec] = []
         self.agents: list[FakeAgent] = []
         self.deleted: list[str] = []
@@ -117,8 +129,14 @@ class FakeProvider:
         return False
 
     async def start(self, spec: TurnSpec) -> FakeAgent:
-        """Return an agent for the scripts."""
+        """Return an agent for the scripts.
+
+        Raises:
+            TurnFailure: the session is among those that the vendor has lost.
+        """
         self.specs.append(spec)
+        if spec.resume and self.has_lost_sessions:
+            raise failure(error_pb2.FAILURE_REASON_SESSION_NOT_FOUND)
         agent = FakeAgent(self.scripts, rests=self._warm)
         self.agents.append(agent)
         return agent
