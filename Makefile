@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity recordings lock check test bench fuzz attack demo up doctor images units certs workspace token clean
+.PHONY: help install services generate fidelity recordings lock check test bench drill fuzz attack demo up doctor images units certs workspace token clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,11 +58,14 @@ workspace: services ## Make a workspace: make workspace NAME=site.example
 token: services ## Make a caller's bearer token: make token NAME=backend OWNER=acme [WORKSPACES='acme.*']
 	@$(VENVS)/router/bin/python -m alive_router token $(NAME) --owner $(OWNER) $(if $(WORKSPACES),--workspaces '$(WORKSPACES)')
 
-test: check services $(VENVS)/.docker ## Run every check and every test
+test: check services $(VENVS)/.docker $(VENVS)/.faketime ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
 
 bench: install $(VENVS)/bench/.installed ## Measure us against rivals: make bench [SHORT=1] [ONLY="relay scale"]
 	@PYTHONPATH=$(VENVS)/bench $(DEV)/python -m tests.bench $(ONLY)
+
+drill: install services $(VENVS)/.faketime ## Have each part fail in each phase of a turn, and print what came of it
+	@ALIVE_DRILLS=all $(DEV)/python -m pytest -q --no-header tests/drills
 
 fuzz: install ## Send requests of any kind to every call: make fuzz [REQUESTS=100000]
 	@ALIVE_FUZZ_REQUESTS=$(or $(REQUESTS),100000) $(DEV)/python -m pytest -q -s --no-header tests/fuzz
@@ -111,6 +114,13 @@ $(VENVS)/.programs: | $(UV)
 	@if [ "$$(id -u)" = 0 ] && ! { command -v bwrap && command -v socat; } >/dev/null && command -v apt-get >/dev/null; \
 		then echo "installing bubblewrap and socat"; apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends bubblewrap socat >/dev/null; fi
+	@touch $@
+
+# What makes the clock jump in tests.
+$(VENVS)/.faketime: | $(UV)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s libfaketime >/dev/null 2>&1; \
+		then echo "installing libfaketime"; apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends libfaketime >/dev/null; fi
 	@touch $@
 
 # What images are built and tested with. Without root the tests of containers say that they are skipped.

@@ -95,7 +95,13 @@ class RouterService:
 
     @classmethod
     async def create(cls, settings: RouterSettings) -> "RouterService":
-        """Open the store, bring its tables up to date, and return the router over it."""
+        """Open the store, bring its tables up to date, and return the router over it.
+
+        Raises:
+            OSError: the router's own directory cannot be made.
+            StoreUnavailable: the store cannot be used.
+        """
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # At once.
         database = Database(settings.store_url)
         await database.migrate()
         return cls(settings, database)
@@ -134,13 +140,19 @@ class RouterService:
 
 
 def main() -> None:
-    """Run the router until SIGTERM; exit with 2 and one line when a setting is wrong."""
+    """Run the router until SIGTERM; exit with 2 and one line when a setting is wrong, or its store cannot be used."""
     try:
         settings = RouterSettings()  # type: ignore[call-arg]  # pydantic fills it from the environment
     except ValidationError as error:
         sys.exit(explain(error))
     logs.configure(settings.log_level, "router")
-    asyncio.run(_serve(settings))
+    try:
+        asyncio.run(_serve(settings))
+    except (OSError, StoreUnavailable) as error:
+        name = "ALIVE_DATABASE_URL" if settings.database_url else "ALIVE_STATE_DIR"
+        why = str(error.__cause__ or error).splitlines()[0]
+        sys.stderr.write(f"{name}: the store cannot be used ({why}): see to it that it is there, and may be written\n")
+        sys.exit(2)
 
 
 async def _serve(settings: RouterSettings) -> None:
