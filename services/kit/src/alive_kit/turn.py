@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
@@ -19,20 +18,19 @@ from google.protobuf.duration_pb2 import Duration
 from alive.agent.v1 import approval_pb2, error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
 from alive_kit.admission import Place
 from alive_kit.authz import Grants
+from alive_kit.clock import Clock
 from alive_kit.errors import StorageFailed, TurnDeclined, TurnEnded, TurnFailure
 from alive_kit.event_log import EventLog
 from alive_kit.failover import is_curable, is_output
-from alive_kit.failures import turn_error
 from alive_kit.grammar import Grammar
 from alive_kit.provider import Agent, TurnSpec
 from alive_kit.record import Record
+from alive_kit.terminals import Terminal, event_of, failed
 
 logger = logging.getLogger(__name__)
 
 QUEUED_SECONDS = 1.0
 """How often a turn that waits says where it stands, at most."""
-
-Terminal = event_pb2.TurnCompleted | event_pb2.TurnFailed | event_pb2.TurnInterrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +99,13 @@ class LiveTurn:
         self._readers = 0
         self._model = ""
         self._grace: asyncio.TimerHandle | None = None
-        loop = asyncio.get_running_loop()
-        self._stop: asyncio.Future[Terminal] = loop.create_future()
-        self._last_activity = self._start_time = loop.time()
+        self._stop: asyncio.Future[Terminal] = asyncio.get_running_loop().create_future()
+        limits = spec.request.limits
+        self._clock = Clock(
+            deadline=_seconds(limits, "deadline", bounds.deadline),
+            idle=_seconds(limits, "idle_timeout", bounds.idle),
+            is_waiting=lambda: self._approvals.are_open,
+        )
 
     # What the agent may do (the port's `Turn`).
 
@@ -114,7 +116,7 @@ class LiveTurn:
 
     def emit(self, event: event_pb2.Event) -> None:
         """Put an event of the agent into the stream, kept within grammar and size."""
-        self._last_activity = asyncio.get_running_loop().time()
+        self._clock.touch()
         try:
             if self.record.is_begun:
                 self._emit(event)
@@ -286,31 +288,16 @@ class LiveTurn:
             logger.error("agent does not close", extra=self._names())
 
     async def _watch_clock(self) -> None:
-        await self.place.admitted.wait()
-        limits = self.spec.request.limits
-        deadline = _seconds(limits, "deadline", self._bounds.deadline)
-        idle = _seconds(limits, "idle_timeout", self._bounds.idle)
-        loop = asyncio.get_running_loop()
-        self._last_activity = self._start_time = loop.time()
-        while True:
-            left = self._start_time + deadline - loop.time()
-            if self._approvals.are_open:
-                self._last_activity = loop.time()  # The agent waits for the caller.
-            silence_left = self._last_activity + idle - loop.time()
-            if left <= 0:
-                return self.stop(_failed(error_pb2.FAILURE_REASON_TIMEOUT))
-            if silence_left <= 0:
-                return self.stop(_failed(error_pb2.FAILURE_REASON_IDLE_TIMEOUT))
-            await asyncio.sleep(min(left, silence_left))
+        self.stop(failed(await self._clock.run_out(self.place.admitted)))
 
     def _check_budget(self) -> None:
         limits, usage = self.spec.request.limits, self._usage
         if limits.HasField("max_tokens") and usage.input_tokens + usage.output_tokens > limits.max_tokens:
-            self.stop(_failed(error_pb2.FAILURE_REASON_BUDGET))
+            self.stop(failed(error_pb2.FAILURE_REASON_BUDGET))
         # A model without a price may join a turn that began with one that has: what it costs is not known.
         is_known = usage.HasField("cost")
         if limits.HasField("max_micro_usd") and not (is_known and usage.cost.nano_usd <= limits.max_micro_usd * 1000):
-            self.stop(_failed(error_pb2.FAILURE_REASON_BUDGET))
+            self.stop(failed(error_pb2.FAILURE_REASON_BUDGET))
 
     def _after_disconnect(self) -> asyncio.TimerHandle | None:
         delivery = self.spec.request.delivery
@@ -337,11 +324,11 @@ class LiveTurn:
             return event_pb2.TurnFailed(error=failure.error)
         except (Exception, asyncio.CancelledError):
             logger.exception("turn failed by a defect", extra=self._names())
-            return _failed(error_pb2.FAILURE_REASON_INTERNAL)
+            return failed(error_pb2.FAILURE_REASON_INTERNAL)
         if completed is None:
-            return _failed(error_pb2.FAILURE_REASON_UNKNOWN)
+            return failed(error_pb2.FAILURE_REASON_UNKNOWN)
         if not self._grammar.has_agent_items:
-            return _failed(error_pb2.FAILURE_REASON_CRASHED)
+            return failed(error_pb2.FAILURE_REASON_CRASHED)
         return completed
 
     def _end(self, terminal: Terminal) -> None:
@@ -355,16 +342,16 @@ class LiveTurn:
         for event in self._held:
             logger.warning("event of a turn that never started: %s", event, extra=self._names())
         self._approvals.close()
-        failed = isinstance(terminal, event_pb2.TurnFailed)
+        has_failed = isinstance(terminal, event_pb2.TurnFailed)
         for event in self._grammar.close_items(
-            item_pb2.ITEM_STATUS_FAILED if failed else item_pb2.ITEM_STATUS_INTERRUPTED
+            item_pb2.ITEM_STATUS_FAILED if has_failed else item_pb2.ITEM_STATUS_INTERRUPTED
         ):
             with contextlib.suppress(StorageFailed):
                 self._show(event)
         self._complete(terminal)
-        self._agents.end_turn(self.spec, failed=failed)
+        self._agents.end_turn(self.spec, failed=has_failed)
         self._agent = None  # A turn is kept for long; what served it need not be.
-        event = _terminal_event(terminal)
+        event = event_of(terminal)
         try:
             with self.record.as_one():
                 self._append(event, terminal=True)
@@ -389,13 +376,12 @@ class LiveTurn:
         if not terminal.HasField("usage"):
             terminal.usage.CopyFrom(self._usage)
         if self._grammar.is_started and not terminal.HasField("duration"):
-            elapsed = asyncio.get_running_loop().time() - self._start_time
-            terminal.duration.FromTimedelta(timedelta(seconds=elapsed))
+            terminal.duration.FromTimedelta(self._clock.elapsed)
         if isinstance(terminal, event_pb2.TurnFailed) and not self.spec.request.delivery.include_raw:
             terminal.error.ClearField("stderr_tail")
 
     def _fail_storage(self) -> None:
-        self.stop(_failed(error_pb2.FAILURE_REASON_STORAGE))
+        self.stop(failed(error_pb2.FAILURE_REASON_STORAGE))
 
     # What goes into the log.
 
@@ -434,25 +420,6 @@ class LiveTurn:
     def _names(self, **more: object) -> dict[str, object]:
         request = self.spec.request
         return {"workspace_id": request.workspace_id, "turn_id": request.turn_id, **more}
-
-
-def _failed(reason: "error_pb2.FailureReason.ValueType") -> event_pb2.TurnFailed:
-    return event_pb2.TurnFailed(error=turn_error(reason))
-
-
-def shutting_down() -> event_pb2.TurnFailed:
-    """Return the terminal of a turn whose service goes down."""
-    return _failed(error_pb2.FAILURE_REASON_SHUTTING_DOWN)
-
-
-def _terminal_event(terminal: Terminal) -> event_pb2.Event:
-    match terminal:
-        case event_pb2.TurnCompleted():
-            return event_pb2.Event(turn_completed=terminal)
-        case event_pb2.TurnFailed():
-            return event_pb2.Event(turn_failed=terminal)
-        case event_pb2.TurnInterrupted():
-            return event_pb2.Event(turn_interrupted=terminal)
 
 
 def _seconds(message: options_pb2.Limits | options_pb2.Delivery, field: str, default: float) -> float:

@@ -45,7 +45,8 @@ from alive_kit.record import Record
 from alive_kit.recovery import EndedTurn
 from alive_kit.retention import Retention
 from alive_kit.sessions import Session, Sessions
-from alive_kit.turn import Bounds, LiveTurn, shutting_down
+from alive_kit.terminals import shutting_down
+from alive_kit.turn import Bounds, LiveTurn
 from alive_kit.validation import check_start_turn
 from alive_kit.warm import WarmAgents
 from alive_kit.workspaces import Workspace, Workspaces
