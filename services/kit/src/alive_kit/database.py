@@ -103,8 +103,8 @@ _STEPS = (_FIRST, _OUTCOMES, _HANDOVERS)
 """What each version of the schema adds to the one before."""
 
 _CHECKPOINT_SECONDS = 2.0
-_CHECKPOINT_PAGES = 20_000
-"""Where the log is written back by the event loop after all."""
+CHECKPOINT_PAGES = 20_000
+"""Where the log is written back by whoever writes after all."""
 
 
 class Unusable(Exception):
@@ -131,7 +131,7 @@ def _open(path: Path) -> sqlite3.Connection:
     path.chmod(0o600)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
-    database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     database.execute("PRAGMA foreign_keys = ON")
     database.execute("PRAGMA secure_delete = ON")
     version = database.execute("PRAGMA user_version").fetchone()[0]
