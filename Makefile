@@ -61,7 +61,7 @@ token: services ## Make a caller's bearer token: make token NAME=backend OWNER=a
 test: check services $(VENVS)/.docker $(VENVS)/.faketime ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
 
-bench: install $(VENVS)/bench/.installed ## Measure us against rivals: make bench [SHORT=1] [ONLY="relay scale"]
+bench: install services $(VENVS)/bench/.installed $(VENVS)/bench-node/.installed ## Measure us: make bench [SHORT=1] [ONLY="relay scale"] [EXPECT=1]
 	@PYTHONPATH=$(VENVS)/bench $(DEV)/python -m tests.bench $(ONLY)
 
 drill: install services $(VENVS)/.faketime ## Have each part fail in each phase of a turn, and print what came of it
@@ -154,6 +154,12 @@ COMPILED = $(if $(filter services/mcp,$(1)),--compile-bytecode)
 $(VENVS)/bench/.installed: tests/bench/requirements.txt $(VENVS)/dev/.installed
 	@echo "installing the rivals"
 	@$(UV) pip install --quiet --require-hashes --python $(DEV)/python --target $(VENVS)/bench -r $<
+	@touch $@
+
+# Half a gigabyte, with CLIs of its own. Without npm, or its registry, the rows say that it is not there.
+$(VENVS)/bench-node/.installed: tests/bench/package.json | $(UV)
+	@mkdir -p $(@D) && cp $< $(@D) && { ! command -v npm >/dev/null || \
+		npm install --silent --no-audit --no-fund --no-package-lock --prefix $(@D) || echo "npm cannot install sandbox-agent"; }
 	@touch $@
 
 define DEPLOYABLE

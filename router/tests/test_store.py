@@ -1,6 +1,8 @@
 """The store, on each database: its migrations make exactly the tables the code uses, and take them away again."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from alive_router.store import Store, TurnRow
 from alive_router.tables import METADATA
 
 Settings = workspace_service_pb2.WorkspaceSettings
+
+BOUND = 10
 
 
 def differences(connection: sa.Connection) -> list[object]:
@@ -181,6 +185,26 @@ async def test_changes_at_the_same_time_do_not_undo_each_other(url: str) -> None
 
     assert {server.name for server in kept.settings.mcp_servers} == {f"server-{number}" for number in range(40)}
     assert not new.HasField("update_time")
+
+
+async def test_another_writer_holds_nobody_up_but_writers(tmp_path: Path) -> None:
+    """SQLite has one at a time: while a backup or a second router writes, calls are read, and streams go on."""
+    database = await migrated(f"sqlite+aiosqlite:///{tmp_path}/router.db")
+    store = Store(database)
+    with contextlib.closing(sqlite3.connect(tmp_path / "router.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        settings = Settings(provider_id="red")
+        change = asyncio.create_task(store.change_workspace("demo", lambda _: settings))
+        done, _ = await asyncio.wait({change}, timeout=0.05)
+        meanwhile = await store.workspace("demo")
+        other.execute("COMMIT")
+    async with asyncio.timeout(BOUND):
+        changed = await change
+    await database.close()
+
+    assert not done
+    assert meanwhile.settings == Settings()
+    assert changed.settings == settings
 
 
 async def test_a_database_that_is_gone_is_unavailable_and_used_again(postgres: Postgres) -> None:

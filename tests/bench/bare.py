@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient
-from claude_agent_sdk.types import ResultMessage
+from claude_agent_sdk.types import ResultMessage, StreamEvent
 from openai_codex.client import CodexClient, CodexConfig
+
+from .system import Times
 
 
 class Bare(Protocol):
@@ -20,8 +22,8 @@ class Bare(Protocol):
 
     async def __aexit__(self, *_: object) -> None: ...
 
-    async def ask(self, prompt: str) -> float:
-        """Have a prompt answered, and return the seconds until its first event."""
+    async def ask(self, prompt: str) -> Times:
+        """Have a prompt answered, and return how soon it said something."""
 
 
 class BareClaude:
@@ -52,14 +54,17 @@ class BareClaude:
     async def __aexit__(self, *_: object) -> None:
         await self._client.disconnect()
 
-    async def ask(self, prompt: str) -> float:
-        """Have a prompt answered, and return the seconds until its first event."""
-        begun, first = time.perf_counter(), 0.0
+    async def ask(self, prompt: str) -> Times:
+        """Have a prompt answered, and return how soon it said something."""
+        began, first, word = time.perf_counter(), 0.0, 0.0
         await self._client.query(prompt)
         async for message in self._client.receive_response():
-            first = first or time.perf_counter() - begun
+            now = (time.perf_counter() - began) * 1e3
+            first = first or now
+            if isinstance(message, StreamEvent) and message.event["type"] == "content_block_delta":
+                word = word or now
             assert not (isinstance(message, ResultMessage) and message.is_error), message
-        return first
+        return Times(event=first, word=word)
 
 
 class BareCodex:
@@ -92,19 +97,22 @@ class BareCodex:
     async def __aexit__(self, *_: object) -> None:
         await self._call(self._client.close)
 
-    async def ask(self, prompt: str) -> float:
-        """Have a prompt answered, and return the seconds until its first event."""
+    async def ask(self, prompt: str) -> Times:
+        """Have a prompt answered, and return how soon it said something."""
         return await self._call(lambda: self._ask(prompt))
 
-    def _ask(self, prompt: str) -> float:
-        begun, first = time.perf_counter(), 0.0
+    def _ask(self, prompt: str) -> Times:
+        began, first, word = time.perf_counter(), 0.0, 0.0
         turn = self._client.turn_start(self._thread_id, prompt, {}).turn
         self._client.register_turn_notifications(turn.id)
         while True:
             notification = self._client.next_turn_notification(turn.id)
-            first = first or time.perf_counter() - begun
+            now = (time.perf_counter() - began) * 1e3
+            first = first or now
+            if notification.method == "item/agentMessage/delta":
+                word = word or now
             if notification.method == "turn/completed":
-                return first
+                return Times(event=first, word=word)
 
     async def _call(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, function)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .bare import BARE
-from .row import Row
-from .warm import System, row, system
+from .row import Row, compare
+from .system import System, system
 
 SPARE = 15.0
 """MB that a waiting session may take beside its CLI: client, bridge and box."""
@@ -41,7 +41,7 @@ async def _memory(running: System, provider: str, count: int) -> Row:
         ours = sum(map(pss, _of_boxes(running, provider))) / count
         rival = sum(pss(process) for cli in bare for process in family(cli.pid)) / count
     goal = (rival + SPARE) / rival
-    return row(f"{provider}: a waiting session (MB)", [(ours, rival)], "a bare CLI", goal)
+    return compare(f"{provider}: a waiting session (MB)", [ours], [rival], "a bare CLI", goal=goal)
 
 
 async def _growth(running: System, provider: str, sessions: int, waiting: int, turns: int) -> list[Row]:
@@ -57,7 +57,7 @@ async def _growth(running: System, provider: str, sessions: int, waiting: int, t
     names = ("MB of its service", "threads of its service", "descriptors of its service", "processes in its boxes")
     pairs = zip(names, counts[1], counts[0], strict=True)
     return [
-        row(f"{provider}: {name} after {turns} turns", [(ours, before)], "a quarter of them", FLAT)
+        compare(f"{provider}: {name} after {turns} turns", [ours], [before], "a quarter of them", goal=FLAT)
         for name, ours, before in pairs
     ]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from alive.agent.v1 import approval_pb2, event_pb2, options_pb2
+from alive.agent.v1 import approval_pb2, event_pb2, options_pb2, session_pb2
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import CallTool, RawTool, Reply, RunCommand, TokenUsage
 
 from .conftest import Subject, items, notices, said
 from .test_approvals import ASK, Talk
-from .test_endings import processes
+from .test_endings import BOUND, processes
 from .test_mcp import asking, notes
 
 
@@ -232,3 +232,26 @@ async def test_what_dies_between_turns_is_replaced(warm: Subject, victim: str) -
     assert not killed & agents(warm)
     assert "heron" in warm.sent(f"warm-{victim[:4]}-2")
     assert len(items(second, "tool_call")) == 1
+
+
+@requirement("warm:ahead")
+async def test_a_cli_starts_ahead_of_the_next_turn(warm: Subject) -> None:
+    """After a turn whose box had to end: the next one has the new CLI, its memory, and no start of its own."""
+    full = options_pb2.Permissions(sandbox=options_pb2.SANDBOX_FULL_ACCESS)
+    before = agents(warm)
+    command = RunCommand(command='echo left > "$HOME/left.txt"; echo heron')
+    replies = (Reply(actions=[command]), Reply(text="Written."))
+    session_id = (await turn(warm, "ahead-1", *replies, permissions=full))[0].session_id
+    left = agents(warm) - before
+    asked = session_pb2.GetSessionRequest(workspace_id="demo", session_id=session_id, warm=True)
+    async with asyncio.timeout(BOUND):
+        while not (await warm.caller.stub.GetSession(asked)).session.warm:
+            await asyncio.sleep(0.01)
+    ahead = agents(warm) - before
+    second = await turn(warm, "ahead-2", Reply(text="I remember."), session_id=session_id, permissions=full)
+
+    assert not left
+    assert ahead
+    assert agents(warm) - before == ahead
+    assert second[0].turn_started.resumed
+    assert "heron" in warm.sent("warm-ahead-2")

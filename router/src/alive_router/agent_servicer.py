@@ -133,7 +133,7 @@ class AgentServicer:
         """Describe a session."""
         check_ids(request)
         self._workspaces.find(request.workspace_id)
-        session = await self._conversations.get(request.workspace_id, request.session_id, context)
+        session = await self._conversations.get(request, context)
         return session_pb2.GetSessionResponse(session=session)
 
     @passing_on

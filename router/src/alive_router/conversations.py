@@ -52,16 +52,16 @@ class Conversations:
             sessions=[session for session in listed if session is not None], next_page_token=token
         )
 
-    async def get(self, workspace_id: str, session_id: str, context: Context) -> session_pb2.Session:
+    async def get(self, request: session_pb2.GetSessionRequest, context: Context) -> session_pb2.Session:
         """Describe a session: where it is now, and all that was made of it.
 
         Raises:
             SessionNotFound: there is none.
         """
-        turns = await self.turns(workspace_id, session_id)
-        parts = await asyncio.gather(
-            *(self._part(provider_id, workspace_id, session_id, context) for provider_id in _providers(turns))
-        )
+        providers = _providers(await self.turns(request.workspace_id, request.session_id))
+        asked = {provider_id: _asking(request) for provider_id in providers}
+        asked[providers[-1]].warm = request.warm
+        parts = await asyncio.gather(*(self._part(provider_id, one, context) for provider_id, one in asked.items()))
         return _whole(parts)
 
     async def fork(self, workspace_id: str, session_id: str, context: Context) -> session_pb2.Session:
@@ -128,22 +128,22 @@ class Conversations:
         turns = await self.turns(listed.workspace_id, listed.session_id)
         if listed.provider_id != turns[-1].provider_id:
             return None
-        return await self.get(listed.workspace_id, listed.session_id, context)
+        return await self.get(_asking(listed), context)
 
     async def _part(
-        self, provider_id: str, workspace_id: str, session_id: str, context: Context
+        self, provider_id: str, asked: session_pb2.GetSessionRequest, context: Context
     ) -> session_pb2.Session:
         link = self.links[provider_id]
-        asked = session_pb2.GetSessionRequest(workspace_id=workspace_id, session_id=session_id)
         return (await ask(link, link.stub.GetSession, asked, context)).session
 
     async def _check_idle(
         self, turns: Sequence[SessionTurn], workspace_id: str, session_id: str, context: Context
     ) -> None:
         """Refuse before anything is done at the first of several providers."""
+        asked = session_pb2.GetSessionRequest(workspace_id=workspace_id, session_id=session_id)
         for provider_id in _providers(turns):
             with contextlib.suppress(Refused):  # It never got there.
-                part = await self._part(provider_id, workspace_id, session_id, context)
+                part = await self._part(provider_id, asked, context)
                 if part.state == session_pb2.SESSION_STATE_RUNNING:
                     raise SessionBusy(session_id, part.last_turn_id)
 
@@ -234,6 +234,11 @@ class _Reading:
     def token(self) -> str:
         """Return it as a page's token."""
         return base64.urlsafe_b64encode(json.dumps([self.stretch, self.tokens]).encode()).decode()
+
+
+def _asking(named: session_pb2.GetSessionRequest | session_pb2.Session) -> session_pb2.GetSessionRequest:
+    """Return what asks for a session."""
+    return session_pb2.GetSessionRequest(workspace_id=named.workspace_id, session_id=named.session_id)
 
 
 def _stretches(turns: Sequence[SessionTurn]) -> list[_Stretch]:

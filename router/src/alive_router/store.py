@@ -1,5 +1,6 @@
 """Keeps what the router knows: settings of workspaces, and which provider has a session or a turn."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,23 @@ from alive_router.database import Database, insert_missing
 from alive_router.tables import SESSION_TURNS, SESSIONS, TURNS, WORKSPACES
 
 Settings = workspace_service_pb2.WorkspaceSettings
+
+# Of every turn. Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
+_WORKSPACE = sa.select(WORKSPACES).where(WORKSPACES.c.workspace_id == sa.bindparam("workspace"))
+_TURN = sa.select(TURNS).where(
+    TURNS.c.workspace_id == sa.bindparam("workspace"), TURNS.c.turn_id == sa.bindparam("turn")
+)
+_SESSION = sa.select(SESSIONS.c.provider_id).where(
+    SESSIONS.c.workspace_id == sa.bindparam("workspace"), SESSIONS.c.session_id == sa.bindparam("session")
+)
+_TURNS_OF_SESSION = (
+    sa.select(SESSION_TURNS)
+    .where(
+        SESSION_TURNS.c.workspace_id == sa.bindparam("workspace"),
+        SESSION_TURNS.c.session_id == sa.bindparam("session"),
+    )
+    .order_by(SESSION_TURNS.c.number, SESSION_TURNS.c.turn_id)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +68,8 @@ class Store:
         """Return a workspace with its settings; empty ones when they were never set."""
         workspace = workspace_service_pb2.Workspace(workspace_id=workspace_id)
         workspace.settings.SetInParent()
-        query = sa.select(WORKSPACES).where(WORKSPACES.c.workspace_id == workspace_id)
         async with self._database.reading() as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(_WORKSPACE, {"workspace": workspace_id})).one_or_none()
         if row:
             workspace.settings.ParseFromString(row.settings)
             workspace.update_time.FromDatetime(row.update_time)
@@ -64,7 +81,7 @@ class Store:
         """Change a workspace's settings, and return it; what one change does no other one undoes."""
         is_it = WORKSPACES.c.workspace_id == workspace_id
         async with self._database.writing() as connection:
-            new = insert_missing(connection, WORKSPACES).values(
+            new = insert_missing(connection.dialect.name, WORKSPACES).values(
                 workspace_id=workspace_id, settings=b"", update_time=_now()
             )
             await connection.execute(new)  # From here on the row is this transaction's.
@@ -76,19 +93,15 @@ class Store:
 
     async def provider_of_session(self, workspace_id: str, session_id: str) -> str:
         """Return the provider that a session was opened with; empty when there is no such session."""
-        query = sa.select(SESSIONS.c.provider_id).where(*_of_session(SESSIONS, workspace_id, session_id))
         async with self._database.reading() as connection:
-            return (await connection.execute(query)).scalar_one_or_none() or ""
+            found = await connection.execute(_SESSION, {"workspace": workspace_id, "session": session_id})
+            return found.scalar_one_or_none() or ""
 
     async def turns_of_session(self, workspace_id: str, session_id: str) -> list[SessionTurn]:
         """Return the turns of a session, oldest first."""
-        query = (
-            sa.select(SESSION_TURNS)
-            .where(*_of_session(SESSION_TURNS, workspace_id, session_id))
-            .order_by(SESSION_TURNS.c.number, SESSION_TURNS.c.turn_id)
-        )
         async with self._database.reading() as connection:
-            rows = (await connection.execute(query)).all()
+            found = await connection.execute(_TURNS_OF_SESSION, {"workspace": workspace_id, "session": session_id})
+            rows = found.all()
         return [
             SessionTurn(
                 turn_id=row.turn_id,
@@ -109,7 +122,7 @@ class Store:
             .group_by(turns.session_id)
             .having(sa.func.count(sa.distinct(turns.provider_id)) > 1)
         )
-        async with self._database.reading() as connection:
+        async with self._database.reading(much=True) as connection:
             return set((await connection.execute(query)).scalars())
 
     async def fork_session(self, workspace_id: str, session_id: str, fork_id: str, provider_id: str) -> None:
@@ -130,9 +143,8 @@ class Store:
 
     async def turn(self, workspace_id: str, turn_id: str) -> TurnRow | None:
         """Return what is kept of a turn; None when it is not known."""
-        query = sa.select(TURNS).where(TURNS.c.workspace_id == workspace_id, TURNS.c.turn_id == turn_id)
         async with self._database.reading() as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(_TURN, {"workspace": workspace_id, "turn": turn_id})).one_or_none()
         if row is None:
             return None
         return TurnRow(
@@ -153,11 +165,11 @@ class Store:
         try:
             async with self._database.writing() as connection:
                 values = {"turn_id": turn.turn_id, "create_time": created, "owner_id": turn.owner_id, **session}
-                await connection.execute(sa.insert(TURNS).values(values))
+                await connection.execute(sa.insert(TURNS), values)
                 if opens_session:
-                    await connection.execute(sa.insert(SESSIONS).values(create_time=created, **session))
+                    await connection.execute(sa.insert(SESSIONS), {"create_time": created, **session})
                 if is_kept:
-                    await connection.execute(_next_turn(insert_missing(connection, SESSION_TURNS), turn))
+                    await connection.execute(_next_turn(connection.dialect.name), _in_session(turn))
         except sa.exc.IntegrityError:
             return False
         return True
@@ -185,7 +197,7 @@ class Store:
 
     async def forget_older(self, before: datetime) -> None:
         """Forget the turns that began before a time. Sessions stay."""
-        async with self._database.writing() as connection:
+        async with self._database.writing(much=True) as connection:
             await connection.execute(sa.delete(TURNS).where(TURNS.c.create_time < before))
 
 
@@ -201,22 +213,31 @@ def _of_session(table: sa.Table, workspace_id: str, session_id: str) -> Iterator
     yield table.c.session_id == session_id
 
 
-def _next_turn(insert: sa.Insert, turn: TurnRow) -> sa.Insert:
+@functools.cache
+def _next_turn(dialect: str) -> sa.Insert:
     """Return what puts a turn behind the others of its session."""
+    of_session: dict[str, sa.BindParameter[str]] = {
+        name: sa.bindparam(f"the_{name}") for name in ("workspace_id", "session_id")
+    }
     latest = (
         sa.select(sa.func.coalesce(sa.func.max(SESSION_TURNS.c.number), 0))
-        .where(*_of_session(SESSION_TURNS, turn.workspace_id, turn.session_id))
+        .where(*(SESSION_TURNS.c[name] == value for name, value in of_session.items()))
         .scalar_subquery()
     )
-    return insert.values(
-        workspace_id=turn.workspace_id,
-        session_id=turn.session_id,
-        turn_id=turn.turn_id,
+    provider_id: sa.BindParameter[str] = sa.bindparam("the_provider_id")
+    return insert_missing(dialect, SESSION_TURNS).values(
+        **of_session,
+        turn_id=sa.bindparam("the_turn_id"),
         number=latest + 1,
         told=latest,
-        chosen_provider_id=turn.provider_id,
-        provider_id=turn.provider_id,
+        chosen_provider_id=provider_id,
+        provider_id=provider_id,
     )
+
+
+def _in_session(turn: TurnRow) -> dict[str, str]:
+    """Return the parameters of `_next_turn`."""
+    return {f"the_{name}": getattr(turn, name) for name in ("workspace_id", "session_id", "turn_id", "provider_id")}
 
 
 def _now() -> datetime:

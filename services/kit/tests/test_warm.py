@@ -281,3 +281,141 @@ async def test_turns_that_run_are_not_held_up_by_those_that_wait(directory: Path
 
         assert [agent.turns for agent in provider.agents] == [1, 1, 1]
         assert len(caller.service.agents.waiting) == 1  # type: ignore[union-attr]
+
+
+async def described(caller: Caller, session_id: str, *, warm: bool = False) -> session_pb2.Session:
+    """Return a session, and have it warmed if so asked."""
+    asked = session_pb2.GetSessionRequest(workspace_id="demo", session_id=session_id, warm=warm)
+    return (await caller.stub.GetSession(asked)).session
+
+
+async def until_warm(caller: Caller, session_id: str) -> None:
+    """Return when an agent waits for a session's next turn."""
+    async with asyncio.timeout(BOUND):
+        while not (await described(caller, session_id)).warm:
+            await asyncio.sleep(0)
+
+
+async def test_an_agent_starts_ahead_of_the_turn_it_is_asked_for(directory: Path) -> None:
+    """It resumes the session, as the latest turn had it, and serves the next one; one that is up already stays."""
+    provider = warm_provider()
+    policy = options_pb2.Permissions(approval_policy=options_pb2.APPROVAL_POLICY_ASK)
+    async with serving(provider, directory) as caller:
+        session_id = await session_of(caller, permissions=policy)
+        await described(caller, session_id, warm=True)
+        await caller.service.agents.park("demo", session_id)  # type: ignore[union-attr]
+        cold = await described(caller, session_id, warm=True)
+        await until_warm(caller, session_id)
+        await caller.run("hello", session_id=session_id, permissions=policy)
+
+        assert not cold.warm
+        assert [agent.turns for agent in provider.agents] == [1, 1]
+        assert provider.specs[1].resume is not None
+        assert provider.specs[1].request.permissions == policy
+
+
+async def test_a_turn_that_was_not_foreseen_has_another_agent(directory: Path) -> None:
+    """The one that waited in vain is parked."""
+    provider = warm_provider()
+    async with serving(provider, directory) as caller:
+        session_id = await session_of(caller)
+        await caller.service.agents.park("demo", session_id)  # type: ignore[union-attr]
+        await described(caller, session_id, warm=True)
+        await caller.run("hello", session_id=session_id, **FIXED["policy"])
+
+        assert [agent.turns for agent in provider.agents] == [1, 0, 1]
+        assert provider.agents[1].closed.is_set()
+
+
+class SlowProvider(FakeProvider):
+    """A provider whose agents take as long to start as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__(warm=True)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.calls = 0
+
+    async def start(self, spec: TurnSpec) -> FakeAgent:
+        """Return an agent once the gate is open."""
+        self.calls += 1
+        await self.gate.wait()
+        return await super().start(spec)
+
+
+async def test_a_turn_waits_for_the_agent_that_starts_ahead_of_it(directory: Path) -> None:
+    """Two CLIs must not have one session."""
+    provider = SlowProvider()
+    async with serving(provider, directory) as caller:
+        session_id = await session_of(caller)
+        await caller.service.agents.park("demo", session_id)  # type: ignore[union-attr]
+        provider.gate.clear()
+        await described(caller, session_id, warm=True)
+        running = asyncio.create_task(caller.run("hello", session_id=session_id))
+        done, _ = await asyncio.wait({running}, timeout=0.1)
+        calls = provider.calls
+        provider.gate.set()
+        await running
+
+        assert not done
+        assert calls == 2
+        assert [agent.turns for agent in provider.agents] == [1, 1]
+
+
+NEVER_AHEAD: dict[str, dict[str, Any]] = {
+    "switched off": {"warm_seconds": 0},
+    "over HTTP": {},
+    "ephemeral": {},
+}
+
+
+@pytest.mark.parametrize("name", NEVER_AHEAD)
+async def test_an_agent_that_may_not_wait_does_not_start_ahead(directory: Path, name: str) -> None:
+    """Where none waits, and with a server that it would greet while no token is honoured."""
+    provider = warm_provider()
+    http = options_pb2.McpServer(name="far", http=options_pb2.HttpTransport(url="https://mcp.example/"))
+    servers = [http] if name == "over HTTP" else []
+    async with serving(provider, directory, **NEVER_AHEAD[name]) as caller:
+        session_id = await session_of(caller, mcp_servers=servers)
+        if name == "ephemeral":
+            await caller.run("hello", session_id=session_id, ephemeral=True)
+        agents = caller.service.agents  # type: ignore[union-attr]
+        started_before = len(provider.specs)
+        await agents.park("demo", session_id)
+        await described(caller, session_id, warm=True)
+        await agents.close()
+
+        assert len(provider.specs) == started_before
+
+
+async def test_an_agent_that_could_not_wait_is_followed_by_one_that_does(directory: Path) -> None:
+    """Where the service is told to: of a turn that failed, too."""
+    provider = warm_provider()
+    async with serving(provider, directory, warm_ahead=True) as caller:
+        session_id = await session_of(caller, "fail")
+        await until_warm(caller, session_id)
+        await caller.run("hello", session_id=session_id)
+
+        assert [agent.turns for agent in provider.agents] == [1, 1]
+    assert all(agent.closed.is_set() for agent in provider.agents)
+
+
+async def test_an_agent_that_starts_ahead_has_a_token_that_counts_for_nothing(directory: Path) -> None:
+    """Before its turn begins."""
+    contexts = Contexts()
+    await contexts.turn(options_pb2.ToolContext(user_id="ann", session_cookie="one"))
+    await contexts.agents.park("demo", "s")
+    contexts.agents.start_ahead("demo", "s", None)
+    async with asyncio.timeout(BOUND):
+        while not contexts.agents.has_waiting("demo", "s"):
+            await asyncio.sleep(0)
+    token, remembered = contexts.provider.specs[-1].token, contexts.provider.specs[-1].request
+    before = contexts.tokens.headers(token, "v1/messages")
+    during = await contexts.turn(options_pb2.ToolContext(user_id="ann", session_cookie="two"))
+
+    assert token
+    assert not remembered.tool_context.session_cookie
+    assert before is None
+    assert during == (True, False)
+    assert [agent.turns for agent in contexts.provider.agents] == [0, 0]
+    assert len(contexts.provider.specs) == 2

@@ -100,6 +100,9 @@ class AgentServicer:
         check_ids(request)
         self._workspaces.find(request.workspace_id)
         session = self._sessions.describe(request.workspace_id, request.session_id)
+        if request.warm:
+            self._turns.warm(request.workspace_id, request.session_id)
+        session.warm = self._turns.agents.has_waiting(request.workspace_id, request.session_id)
         return session_pb2.GetSessionResponse(session=session)
 
     async def ForkSession(

@@ -123,9 +123,12 @@ class ServiceSettings(ListenSettings):
     warm_agents: int = Field(default=24, ge=0)
     """How many agents may be up before those that wait make room, the longest waiting first; 50 to 150 MB each."""
 
+    warm_ahead: bool = False
+    """Whether a session whose agent could not wait gets a fresh one for its next turn as soon as its turn has ended."""
+
     def warmth(self) -> Warmth:
         """Return how long agents stay up between turns."""
-        return Warmth(idle=self.warm_seconds, age=self.warm_age_seconds, agents=self.warm_agents)
+        return Warmth(idle=self.warm_seconds, age=self.warm_age_seconds, agents=self.warm_agents, ahead=self.warm_ahead)
 
     def capacity(self) -> Capacity:
         """Return how many turns run and wait."""

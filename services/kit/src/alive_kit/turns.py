@@ -25,9 +25,11 @@ from alive_kit.apis import Apis
 from alive_kit.authz import Grants
 from alive_kit.default_tools import DefaultTools
 from alive_kit.errors import (
+    AdmissionRefused,
     ItemNotFound,
     OptionUnsupported,
     ProviderNotFound,
+    SessionBusy,
     SessionNotFound,
     ShuttingDown,
     TurnEnded,
@@ -223,6 +225,14 @@ class TurnTable:
                 del self._turns[key]
         await self._clean(workspace)
 
+    def warm(self, workspace_id: str, session_id: str) -> None:
+        """Have an agent wait for the next turn of a session that is idle and whole, where there is room for one."""
+        with contextlib.suppress(SessionBusy, AdmissionRefused):
+            session = self.sessions.find_idle(workspace_id, session_id)
+            self.load.check(is_background=True, is_first=False)
+            if not session.is_broken and not self._draining:
+                self.agents.start_ahead(workspace_id, session_id, session.resume)
+
     def whole_item(self, workspace_id: str, turn_id: str, item_id: str) -> bytes:
         """Return an item whose event was cut, whole and serialized.
 
@@ -359,6 +369,9 @@ class TurnTable:
         if turn.is_declined:
             self._turns.pop((turn.spec.request.workspace_id, turn.spec.request.turn_id))
         await self._clean(turn.spec.workspace)
+        if self.agents.warmth.ahead:
+            with contextlib.suppress(SessionNotFound):
+                self.warm(turn.spec.request.workspace_id, turn.spec.request.session_id)
 
     async def _clean(self, workspace: Workspace) -> None:
         """Have the vendor delete what nobody has any more, until nothing is left or the rest is needed by forks."""

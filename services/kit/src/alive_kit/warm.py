@@ -3,6 +3,9 @@
 A warm agent is used again only when everything fixed at its start is equal, and it is ready. Otherwise it is parked:
 its CLI is closed, the session is resumed by another one, and nothing is lost. One that nobody needs is parked when it
 has waited long enough, is too old, or too many are up.
+
+An agent may also be started ahead of a turn that is expected to be like the session's latest one. It then waits as if
+it had served that: in a box of its own, with a token that is not honoured before a turn begins.
 """
 
 import asyncio
@@ -17,7 +20,9 @@ from google.protobuf.message import Message
 
 from alive.agent.v1 import agent_service_pb2, options_pb2
 from alive_kit.authz import Grants, TurnTokens
+from alive_kit.errors import TurnFailure
 from alive_kit.provider import Agent, Provider, TurnSpec
+from alive_kit.resume import Resume
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +43,10 @@ KIT_SEES_TO = (
 """The fields of a request that no agent ever sees, or that it is told with each turn."""
 
 
+REMEMBERED = 1000
+"""Of how many sessions it is known how their latest agent was started."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warmth:
     """How long agents stay up between turns."""
@@ -48,6 +57,8 @@ class Warmth:
     """Seconds after its start until it takes no more turns."""
     agents: int = 24
     """How many may be up before those that wait make room, the longest waiting first; 0 means that none waits."""
+    ahead: bool = False
+    """Whether one that could not wait is followed by a fresh one for the session's next turn."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,18 +78,24 @@ class WarmAgents:
     def __init__(self, provider: Provider, warmth: Warmth, tokens: TurnTokens | None, lead: Lead) -> None:
         self.provider_id = provider.provider_id
         self._provider = provider
-        self._warmth = warmth
+        self.warmth = warmth
         self._tokens = tokens
         self._lead = lead
         self._serving = 0
         self._waiting: dict[SessionKey, _Held] = {}
         self._honoured: dict[SessionKey, str] = {}
         self._parking: dict[SessionKey, asyncio.Task[None]] = {}
+        self._latest: dict[SessionKey, TurnSpec] = {}
+        self._starting: dict[SessionKey, asyncio.Task[None]] = {}
 
     @property
     def waiting(self) -> Collection[SessionKey]:
         """The sessions whose agents wait, the longest waiting first."""
         return self._waiting.keys()
+
+    def has_waiting(self, workspace_id: str, session_id: str) -> bool:
+        """Whether an agent waits for a session's next turn."""
+        return (workspace_id, session_id) in self._waiting
 
     @contextlib.asynccontextmanager
     async def serving(self, spec: TurnSpec, grants: Grants) -> AsyncIterator[Agent]:
@@ -91,6 +108,7 @@ class WarmAgents:
         """
         self._serving += 1
         try:
+            self._remember(spec)
             held = await self._take(spec, grants) or await self._start(spec, grants)
             is_kept = False
             try:
@@ -111,14 +129,33 @@ class WarmAgents:
         if failed:
             self._park(_key(spec))
 
+    def start_ahead(self, workspace_id: str, session_id: str, resume: Resume | None) -> None:
+        """Have an agent wait for the next turn of an idle session, unless one does or it cannot be foreseen."""
+        key = (workspace_id, session_id)
+        spec = self._latest.get(key)
+        if spec is None or key in self._waiting or key in self._starting or not self._is_wanted(spec):
+            return
+        # A server over HTTP is greeted when the CLI starts, and no token is honoured between turns.
+        if not any(server.HasField("http") for server in spec.mcp_servers):
+            task = asyncio.create_task(self._start_ahead(replace(spec, resume=resume)), name=f"start {session_id}")
+            self._starting[key] = task
+            task.add_done_callback(lambda _: self._starting.pop(key))
+
     async def park(self, workspace_id: str, session_id: str) -> None:
         """Close the agent that waits for a session; return when it is closed. Nothing when none waits."""
         key = (workspace_id, session_id)
+        if task := self._starting.get(key):
+            task.cancel()
+            await asyncio.wait({task})
         self._park(key)
         await self._parked(key)
 
     async def close(self) -> None:
         """Park every agent that waits."""
+        for task in self._starting.values():
+            task.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting.values())
         for key in list(self._waiting):
             self._park(key)
         if self._parking:
@@ -126,8 +163,10 @@ class WarmAgents:
 
     async def _take(self, spec: TurnSpec, grants: Grants) -> _Held | None:
         key = _key(spec)
+        if task := self._starting.get(key):
+            await asyncio.wait({task})
         held = self._waiting.get(key)
-        if held and held.fixed == self._fixed(spec) and self._age(held) < self._warmth.age:
+        if held and held.fixed == self._fixed(spec) and self._age(held) < self.warmth.age:
             self._leave(key)
             self._honour(key, held.token, grants)
             is_ready = False
@@ -142,9 +181,28 @@ class WarmAgents:
         return None
 
     async def _start(self, spec: TurnSpec, grants: Grants) -> _Held:
-        self._make_room()
         token = self._tokens.issue() if self._tokens else ""
         self._honour(_key(spec), token, grants)
+        return await self._start_with(token, spec)
+
+    async def _start_ahead(self, spec: TurnSpec) -> None:
+        key, held = _key(spec), None
+        self._serving += 1
+        try:
+            await self._parked(key)
+            held = await self._start_with(self._tokens.issue() if self._tokens else "", spec)
+            if await held.agent.rest():
+                self._keep(key, held)
+                held = None
+        except TurnFailure as error:
+            logger.info("an agent does not start ahead of its turn: %s", error)
+        finally:
+            self._serving -= 1
+            if held:
+                await held.agent.close()
+
+    async def _start_with(self, token: str, spec: TurnSpec) -> _Held:
+        self._make_room()
         servers = self._lead(spec.request, spec.mcp_servers, token)
         agent = await self._provider.start(replace(spec, token=token, mcp_servers=servers))
         now = asyncio.get_running_loop().time()
@@ -157,18 +215,32 @@ class WarmAgents:
             self._tokens.begin(token, grants)
 
     def _may_wait(self, held: _Held, spec: TurnSpec) -> bool:
-        is_wanted = self._warmth.idle > 0 and self._warmth.agents > 0 and not spec.request.ephemeral
-        return is_wanted and self._age(held) < self._warmth.age
+        return self._is_wanted(spec) and self._age(held) < self.warmth.age
+
+    def _is_wanted(self, spec: TurnSpec) -> bool:
+        """Whether an agent of such turns may wait for another one."""
+        return self.warmth.idle > 0 and self.warmth.agents > 0 and not spec.request.ephemeral
+
+    def _remember(self, spec: TurnSpec) -> None:
+        """Remember how the session's latest agent was started; not what it was told."""
+        request = agent_service_pb2.StartTurnRequest()
+        request.CopyFrom(spec.request)
+        for path in KIT_SEES_TO:
+            _clear(request, path)
+        self._latest.pop(_key(spec), None)
+        self._latest[_key(spec)] = replace(spec, request=request)
+        if len(self._latest) > REMEMBERED:
+            del self._latest[next(iter(self._latest))]
 
     def _keep(self, key: SessionKey, held: _Held) -> None:
-        left = min(self._warmth.idle, self._warmth.age - self._age(held))
+        left = min(self.warmth.idle, self.warmth.age - self._age(held))
         held.expiry = asyncio.get_running_loop().call_later(max(left, 0.0), self._park, key)
         self._waiting[key] = held
         self._make_room()
 
     def _make_room(self) -> None:
         """Park agents until no more are up than may be, or none waits. A turn is never held up by it."""
-        while self._waiting and len(self._waiting) + self._serving > self._warmth.agents:
+        while self._waiting and len(self._waiting) + self._serving > self.warmth.agents:
             self._park(next(iter(self._waiting)))
 
     def _leave(self, key: SessionKey) -> _Held | None:

@@ -55,6 +55,7 @@ _PROVIDER_SETTINGS = (
     "ALIVE_WARM_SECONDS",
     "ALIVE_WARM_AGE_SECONDS",
     "ALIVE_WARM_AGENTS",
+    "ALIVE_WARM_AHEAD",
 )
 _MCP_PATH = "/usr/local/bin:/usr/bin:/bin"
 

@@ -65,6 +65,7 @@ REQUIREMENTS = {
     "warm:fresh": "What is fixed when a CLI starts is never inherited: a turn that differs in it has a fresh CLI.",
     "warm:trace": "Where code ran beside its CLI, nothing of a turn's box is left for the next turn.",
     "warm:crash": "A CLI or an MCP server that dies between turns is replaced, and the session goes on.",
+    "warm:ahead": "Asked to, a provider starts a session's CLI ahead of its next turn, in a box of its own.",
     "permission:plan": "PLAN reads and changes nothing.",
     "approval:command": "ASK asks before every command, with its line and directory; what is denied does not run.",
     "approval:file-change": "ASK asks before files change, with a diff; ACCEPT_EDITS does not ask for the workspace's.",
@@ -109,7 +110,7 @@ REQUIREMENTS = {
 
 EXCLUDED_BY = {
     "item:web-search": "permissions.web_search",
-    **dict.fromkeys(("warm:reuse", "warm:fresh", "warm:crash"), "warm_sessions"),
+    **dict.fromkeys(("warm:reuse", "warm:fresh", "warm:crash", "warm:ahead"), "warm_sessions"),
 }
 """The capability without which a provider does not owe a requirement: it declares that it is unsupported, and why."""
 
