@@ -15,6 +15,7 @@ import os
 import pkgutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ from .row import Row
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 _EXPECTED = HERE / "expected.json"
+_BROKEN: list[str] = []
+"""The benchmarks that ended with an error."""
 TOLERANCE = 2.0
 """How many times worse than expected a ratio may be: the machine is not quiet, and nothing here is pinned to it."""
 
@@ -45,8 +48,11 @@ def main() -> None:
         _EXPECTED.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
     if unknown := [_key(row) for row in rows if _key(row) not in expected and not math.isnan(row.ratio)]:
         print("\nnot expected to be anything (make bench EXPECT=1):", *unknown, sep="\n  ")
+    if _BROKEN:
+        print("\nbroken:", *_BROKEN)
     if worse := list(_worse(rows, expected)):
         print("\nworse than expected (tests/bench/expected.json):", *worse, sep="\n  ")
+    if worse or _BROKEN:
         sys.exit(1)
 
 
@@ -58,7 +64,11 @@ def _run(*, short: bool) -> Iterator[Row]:
         module = importlib.import_module(f"{__package__}.{found.name}")
         if hasattr(module, "measure"):
             began = time.monotonic()
-            yield from asyncio.run(module.measure(short=short))
+            try:
+                yield from asyncio.run(module.measure(short=short))
+            except Exception:  # noqa: BLE001  # The others are measured; this one is said, and fails the run.
+                traceback.print_exc()
+                _BROKEN.append(found.name)
             print(f"{found.name}: {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
 
 

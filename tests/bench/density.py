@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .bare import BARE
+from .processes import family
 from .row import Row, compare
 from .system import System, system
 
@@ -38,7 +38,7 @@ async def _memory(running: System, provider: str, count: int) -> Row:
             bare.append(await exits.enter_async_context(BARE[provider](running.model_url, running.key, home)))
             await bare[-1].ask(running.marker)
         # At the same time: what processes share is counted to each in part.
-        ours = sum(map(pss, _of_boxes(running, provider))) / count
+        ours = sum(map(pss, running.agents(provider))) / count
         rival = sum(pss(process) for cli in bare for process in family(cli.pid)) / count
     goal = (rival + SPARE) / rival
     return compare(f"{provider}: a waiting session (MB)", [ours], [rival], "a bare CLI", goal=goal)
@@ -76,30 +76,7 @@ async def _sessions(running: System, provider: str, count: int) -> list[str]:
 def _counts(service: int, running: System, provider: str) -> tuple[float, ...]:
     proc = Path(f"/proc/{service}")
     numbers = (len(list((proc / name).iterdir())) for name in ("task", "fd"))
-    return (pss(service), *map(float, numbers), float(len(list(_of_boxes(running, provider)))))
-
-
-def _of_boxes(running: System, provider: str) -> Iterator[int]:
-    """Yield what a provider's agents consist of: the clients below its service, the boxes below its launcher."""
-    service = running.running.pid(f"alive_{provider}")
-    sockets = f"{running.state}/run/".encode()
-    for process in _processes():
-        words = _read(process, "cmdline")
-        if b"alive_launcher" in words and sockets in words and provider.encode() in words:
-            yield from family(process)[1:]
-    yield from family(service)[1:]
-
-
-def family(process: int) -> list[int]:
-    """Return a process and all that descend from it."""
-    children: dict[int, list[int]] = {}
-    for entry in _processes():
-        if said := _read(entry, "stat").rpartition(b")")[2].split():
-            children.setdefault(int(said[1]), []).append(entry)
-    found = [process]
-    for parent in found:
-        found += children.get(parent, [])
-    return found
+    return (pss(service), *map(float, numbers), float(len(list(running.agents(provider)))))
 
 
 def pss(process: int) -> float:
@@ -109,13 +86,3 @@ def pss(process: int) -> float:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) / 1024
     return 0.0
-
-
-def _processes() -> Iterable[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _read(process: int, name: str) -> bytes:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/{name}").read_bytes()
-    return b""

@@ -1,6 +1,7 @@
 """Another agent server, sandbox-agent: native, over HTTP; it drives each vendor's CLI through an ACP adapter.
 
-It and the adapters come from npm (`package.json`), with CLIs of their own. Nothing is boxed, and nothing is kept.
+It and the adapters come from npm (`package.json`). Claude's is given our CLI: its own one (2.1.185) says its first word
+twice as soon as 2.1.330. Codex's cannot be, and has 0.166.0. Nothing is boxed, and nothing is kept.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import aiohttp
 
 from alive_stack.stack import free_address
 
+from ..conformance.conftest import cli_of
 from .system import Times
 
 NAME = "sandbox-agent"
@@ -116,15 +118,15 @@ def _environment(provider: str, model_url: str, key: str, home: Path) -> dict[st
     """Return the variables that lead the vendor's CLI to the scripted model."""
     programs = home / "bin"
     programs.mkdir()
-    claude = _MODULES / "@anthropic-ai/claude-agent-sdk-linux-x64/claude"
-    if claude.exists():
-        (programs / "claude").symlink_to(claude)
+    _, claude = cli_of("claude")
+    (programs / "claude").symlink_to(claude)
     node = Path(shutil.which("node") or "/usr/bin/node").parent
     common = {"HOME": str(home), "PATH": f"{programs}:{_MODULES}/.bin:{node}:/usr/bin:/bin", "LANG": "C.UTF-8",
               "SANDBOX_AGENT_REQUIRE_PREINSTALL": "1"}  # fmt: skip
     if provider == "claude":
         quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "IS_SANDBOX": "1"}
-        return {**common, **quiet, "ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": key}
+        ours = {"CLAUDE_CODE_EXECUTABLE": str(claude)}
+        return {**common, **quiet, **ours, "ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": key}
     (home / ".codex").mkdir()
     (home / ".codex/config.toml").write_text(
         'model = "gpt-5.5"\nmodel_provider = "bench"\n[analytics]\nenabled = false\n'

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import grpc
 
 from alive.agent.v1 import event_pb2, session_pb2
 from alive_kit.testing.harness import Caller, calling
-from alive_kit.testing.scripted_model import Action, Reply, Script
+from alive_kit.testing.scripted_model import Reply, Script
 from alive_kit.testing.scripted_model.control import ModelControl
 
 from ..e2e.conftest import Running, up
+from .processes import family, processes, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +57,18 @@ class System:
             raise RuntimeError(f"the turn did not complete: {last}")
         return Times(event=first, word=word), last.session_id
 
-    async def script(self, name: str, *actions: Action) -> str:
-        """Return a prompt that has an agent do something, and then say a few words."""
-        acting = [Reply(actions=list(actions))] if actions else []
-        return f"{await self.model.script(name, Script(replies=[*acting, Reply(text='A few words.')], loop=True))} go"
+    async def script(self, name: str, *replies: Reply) -> str:
+        """Return a prompt that plays some replies, again and again."""
+        return f"{await self.model.script(f'bench-{name}', Script(replies=list(replies), loop=True))} go"
+
+    def agents(self, provider: str) -> Iterator[int]:
+        """Yield what a provider's agents consist of: the clients below its service, the boxes below its launcher."""
+        sockets = f"{self.state}/run/".encode()
+        for process in processes():
+            words = read(process, "cmdline")
+            if b"alive_launcher" in words and sockets in words and provider.encode() in words:
+                yield from family(process)[1:]
+        yield from family(self.running.pid(f"alive_{provider}"))[1:]
 
     async def until_warm(self, session_id: str) -> None:
         """Return when an agent waits for a session's next turn."""

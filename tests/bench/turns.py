@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from alive_kit.testing.scripted_model import RunCommand
+from alive_kit.testing.scripted_model import Reply, RunCommand
 
 from .bare import BARE
 from .row import Row, absent, compare
@@ -58,7 +58,9 @@ async def _following(running: System, provider: str, rounds: int) -> list[Row]:
 async def _after_command(running: System, provider: str, rounds: int) -> list[Row]:
     """A turn after one that ran a command, once an agent waits for it."""
     _, session_id = await running.turn(provider)
-    command = await running.script(f"bench-{provider}-command", RunCommand(command="true"))
+    command = await running.script(
+        f"{provider}-command", Reply(actions=[RunCommand(command="true")]), Reply(text="A few words.")
+    )
 
     async def ours() -> Times:
         await running.turn(provider, session_id, command)

@@ -19,7 +19,7 @@ class Plan:
     candidates: Sequence[str]
     """Providers that may take it, in order."""
     earlier: Sequence[SessionTurn] = ()
-    """The turns of its session before it, oldest first."""
+    """The turns of its session before it, oldest first; only the latest where nobody needs to know more."""
     home: str = ""
     """The provider that the session was opened with, if it was before."""
     usual: str = ""

@@ -92,7 +92,9 @@ class Starts:
         workspace = await self.store.workspace(request.workspace_id)
         settings, owner_id = workspace.settings, self.standing.owner(context)
         others = () if request.validate_only else settings.failover.provider_ids
-        home, earlier = await self._session(request, known)
+        home = await self._home(request, known)
+        latest = await self.store.latest_turn(request.workspace_id, request.session_id) if home and not known else None
+        earlier = [latest] if latest else await self._earlier(request, known)
         notices = [] if known else await self.standing.check_quota(workspace)
         audience = await self.standing.audience(request.workspace_id, owner_id)
         of_session = earlier[-1].chosen_provider_id if earlier else home
@@ -110,11 +112,14 @@ class Starts:
         )
         if not (known or request.provider_id):
             notices.extend(audience.fallback(of_session or settings.provider_id, turn.provider_id))
+        candidates = self.policy.candidates(turn.provider_id, others, audience)
+        if latest and not (latest.knows_all and candidates == [latest.provider_id]):
+            earlier = await self._earlier(request, known)
         plan = Plan(
             request=request,
             turn=turn,
             settings=settings,
-            candidates=self.policy.candidates(turn.provider_id, others, audience),
+            candidates=candidates,
             earlier=earlier,
             home=home,
             usual=settings.provider_id or self.policy.default,
@@ -125,17 +130,21 @@ class Starts:
             await self._check_idle(plan, context)
         return plan
 
-    async def _session(
-        self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None
-    ) -> tuple[str, list[SessionTurn]]:
-        """Return who opened the request's session, and its turns before this one; nothing for a new session."""
+    async def _home(self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None) -> str:
+        """Return who opened the request's session; empty for a new session."""
         if not request.session_id:
-            return "", []
+            return ""
         home = await self.store.provider_of_session(request.workspace_id, request.session_id)
         if not home and not known:
             raise SessionNotFound(request.session_id)
+        return home
+
+    async def _earlier(self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None) -> list[SessionTurn]:
+        """Return the turns of the request's session before this one; none for a new session."""
+        if not request.session_id:
+            return []
         turns = await self.store.turns_of_session(request.workspace_id, request.session_id)
-        return home, list(takewhile(lambda turn: known is None or turn.turn_id != known.turn_id, turns))
+        return list(takewhile(lambda turn: known is None or turn.turn_id != known.turn_id, turns))
 
     async def _check_idle(self, plan: Plan, context: Context) -> None:
         """Refuse a turn of a session that is busy elsewhere: where it goes to, the provider itself sees to it."""

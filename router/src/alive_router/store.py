@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -28,6 +29,9 @@ _TURNS_OF_SESSION = (
         SESSION_TURNS.c.session_id == sa.bindparam("session"),
     )
     .order_by(SESSION_TURNS.c.number, SESSION_TURNS.c.turn_id)
+)
+_LATEST_OF_SESSION = (
+    _TURNS_OF_SESSION.order_by(None).order_by(SESSION_TURNS.c.number.desc(), SESSION_TURNS.c.turn_id.desc()).limit(1)
 )
 
 
@@ -56,6 +60,11 @@ class SessionTurn:
     """Who was to take it; another one did where that one could not."""
     provider_id: str
     """Who took it, and has its items."""
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether its provider knows the session up to its end."""
+        return self.told == self.number - 1
 
 
 class Store:
@@ -101,17 +110,14 @@ class Store:
         """Return the turns of a session, oldest first."""
         async with self._database.reading() as connection:
             found = await connection.execute(_TURNS_OF_SESSION, {"workspace": workspace_id, "session": session_id})
-            rows = found.all()
-        return [
-            SessionTurn(
-                turn_id=row.turn_id,
-                number=row.number,
-                told=row.told,
-                chosen_provider_id=row.chosen_provider_id,
-                provider_id=row.provider_id,
-            )
-            for row in rows
-        ]
+            return [_session_turn(row) for row in found]
+
+    async def latest_turn(self, workspace_id: str, session_id: str) -> SessionTurn | None:
+        """Return the latest turn of a session; None when it has none."""
+        async with self._database.reading() as connection:
+            found = await connection.execute(_LATEST_OF_SESSION, {"workspace": workspace_id, "session": session_id})
+            row = found.one_or_none()
+        return _session_turn(row) if row else None
 
     async def shared_sessions(self, workspace_id: str) -> set[str]:
         """Return the sessions of a workspace that several providers have had turns of."""
@@ -199,6 +205,16 @@ class Store:
         """Forget the turns that began before a time. Sessions stay."""
         async with self._database.writing(much=True) as connection:
             await connection.execute(sa.delete(TURNS).where(TURNS.c.create_time < before))
+
+
+def _session_turn(row: "sa.Row[Any]") -> SessionTurn:
+    return SessionTurn(
+        turn_id=row.turn_id,
+        number=row.number,
+        told=row.told,
+        chosen_provider_id=row.chosen_provider_id,
+        provider_id=row.provider_id,
+    )
 
 
 def _is(table: sa.Table, turn: TurnRow, name: str) -> Iterator[sa.ColumnElement[bool]]:

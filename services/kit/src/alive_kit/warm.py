@@ -225,7 +225,7 @@ class WarmAgents:
         """Remember how the session's latest agent was started; not what it was told."""
         request = agent_service_pb2.StartTurnRequest()
         request.CopyFrom(spec.request)
-        for path in KIT_SEES_TO:
+        for path in ("input", "history", "tool_context.session_cookie"):
             _clear(request, path)
         self._latest.pop(_key(spec), None)
         self._latest[_key(spec)] = replace(spec, request=request)
