@@ -156,7 +156,7 @@ $(VENVS)/bench/.installed: tests/bench/requirements.txt $(VENVS)/dev/.installed
 	@$(UV) pip install --quiet --require-hashes --python $(DEV)/python --target $(VENVS)/bench -r $<
 	@touch $@
 
-# Half a gigabyte, with CLIs of its own. Without npm, or its registry, the rows say that it is not there.
+# 760 MB, with CLIs of its own. Without npm, or its registry, the rows say that it is not there.
 $(VENVS)/bench-node/.installed: tests/bench/package.json | $(UV)
 	@mkdir -p $(@D) && cp $< $(@D) && { ! command -v npm >/dev/null || \
 		npm install --silent --no-audit --no-fund --no-package-lock --prefix $(@D) || echo "npm cannot install sandbox-agent"; }
