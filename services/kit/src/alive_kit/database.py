@@ -8,6 +8,7 @@ power; then the newest events may be gone, never the order.
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,7 @@ END;
 STEPS = (_FIRST, _OUTCOMES, _HANDOVERS, _PLACES, _SETTLED)
 """What each version of the schema adds to the one before."""
 
+_CHECKPOINTING = threading.Lock()
 _CHECKPOINT_SECONDS = 2.0
 CHECKPOINT_PAGES = 20_000
 """Where the log is written back by whoever writes after all."""
@@ -175,6 +177,12 @@ async def keep_checkpointing(path: Path) -> None:
         await asyncio.to_thread(_checkpoint, path)
 
 
+def empty_log(database: sqlite3.Connection) -> None:
+    """Write the log back into the file, and empty it: it still has what was deleted."""
+    with _CHECKPOINTING:  # SQLite does not wait for another one, and would leave the log as it is.
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def _checkpoint(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error):
+    with _CHECKPOINTING, contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error):
         database.execute("PRAGMA wal_checkpoint(PASSIVE)")

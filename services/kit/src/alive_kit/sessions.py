@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from alive.agent.v1 import item_pb2, options_pb2, session_pb2
+from alive_kit.database import empty_log
 from alive_kit.errors import InvalidField, SessionBusy, SessionNotFound
 from alive_kit.resume import Resume
 
@@ -198,7 +199,7 @@ class Sessions:
             self.leave(session.workspace_id, session.native_session)
         self._database.execute("DELETE FROM items WHERE workspace_id = ? AND session_id = ?", key)
         self._database.execute("DELETE FROM sessions WHERE workspace_id = ? AND session_id = ?", key)
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # The log still has what was deleted.
+        empty_log(self._database)
 
     def leave(self, workspace_id: str, native_session: str) -> None:
         """Take note that the vendor keeps something that nobody has any more."""
