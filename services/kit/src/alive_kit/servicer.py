@@ -91,11 +91,10 @@ class AgentServicer:
         """List a page of sessions."""
         check_page(request)
         self._workspaces.find(request.workspace_id)
-        size = request.page_size or SESSIONS_ON_PAGE
-        response = self._sessions.page(request.workspace_id, size, request.page_token)
-        for session in response.sessions:
-            session.warm = self._turns.agents.has_waiting(request.workspace_id, session.session_id)
-        return response
+        page = self._sessions.page(request.workspace_id, request.page_size or SESSIONS_ON_PAGE, request.page_token)
+        for session in page.sessions:
+            session.warm = self._turns.agents.has_waiting(session.workspace_id, session.session_id)
+        return page
 
     async def GetSession(
         self, request: session_pb2.GetSessionRequest, _context: Context

@@ -83,7 +83,7 @@ class Session(_message.Message):
     last_turn_id: _builtins.str
     """The latest turn; empty when there was none."""
     warm: _builtins.bool
-    """Whether an agent waits for its next turn. Only GetSession says so."""
+    """Whether an agent waits for its next turn."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was opened."""
