@@ -72,6 +72,7 @@ _REFUSED = (
     "attestation/generate",
     "currentTime/read",
     "execCommandApproval",
+    "item/permissions/requestApproval",
     "item/tool/call",
 )
 """What the app-server may ask besides what becomes an approval (codex 0.163.0); the SDK has no list of it."""
