@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2
-from alive_kit import turns
+from alive_kit import kept
 from alive_kit.errors import TurnFailure
 from alive_kit.failures import failure
 from alive_kit.resume import Resume
@@ -341,7 +341,7 @@ async def test_going_down_ends_running_turns_as_shutting_down(directory: Path) -
 
 async def test_memory_holds_few_ended_turns(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal has the rest; of an ephemeral turn nobody else has the events."""
-    monkeypatch.setattr(turns, "KEPT_TURNS", 2)
+    monkeypatch.setattr(kept, "KEPT_TURNS", 2)
     async with serving(FakeProvider(), directory) as caller:
         said = {"held-brief": await caller.run("go", turn_id="held-brief", ephemeral=True)}
         for number in range(6):

@@ -38,6 +38,7 @@ from alive_kit.errors import (
 )
 from alive_kit.inputs import check_files, read_instructions
 from alive_kit.journal import Journal
+from alive_kit.kept import KeptTurns, TurnKey
 from alive_kit.load import Load
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.merge import digest, merge
@@ -58,17 +59,6 @@ logger = logging.getLogger(__name__)
 EARLY_INTERRUPT_SECONDS = 15.0
 """How long an interrupt waits for its turn."""
 
-KEPT_BYTES = 64 << 20
-"""Turns in memory, all together; above it, ended ones are forgotten."""
-
-KEPT_TURNS = 64
-"""Turns in memory; above it, ended ones are forgotten that the journal has."""
-
-TURN_BYTES = 7 << 10
-"""What a turn takes in memory beside its events."""
-
-TurnKey = tuple[str, str]
-
 
 @dataclass(kw_only=True)
 class TurnTable:
@@ -88,7 +78,7 @@ class TurnTable:
     admission: Admission
     load: Load
 
-    _turns: dict[TurnKey, LiveTurn] = field(default_factory=dict)
+    _kept: KeptTurns[LiveTurn] = field(default_factory=KeptTurns)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _cleaning: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     _early: dict[TurnKey, tuple[float, str]] = field(default_factory=dict)
@@ -220,9 +210,7 @@ class TurnTable:
             return
         self.journal.forget_session(workspace_id, session_id)
         self.sessions.delete(session)
-        for key, turn in list(self._turns.items()):
-            if key[0] == workspace_id and turn.spec.request.session_id == session_id:
-                del self._turns[key]
+        self._kept.forget_session(workspace_id, session_id)
         await self._clean(workspace)
 
     def warm(self, workspace_id: str, session_id: str) -> None:
@@ -252,12 +240,12 @@ class TurnTable:
     async def drain(self, *, grace: float) -> None:
         """Take no new turns, end those that wait, let running ones go on, and end them after the grace (seconds)."""
         self._draining = True
-        for turn in self._running():
+        for turn in self._kept.running():
             if not turn.place.admitted.is_set():
                 turn.stop(shutting_down())
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
-        for turn in self._running():
+        for turn in self._kept.running():
             turn.stop(shutting_down())
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -352,7 +340,7 @@ class TurnTable:
             grants=grants,
         )
         self._forget_old()
-        self._turns[key] = turn
+        self._kept.add(turn)
         due, reason = self._early.pop(key, (0.0, ""))
         if due > asyncio.get_running_loop().time():
             turn.interrupt(event_pb2.INTERRUPTED_BY_CALLER, reason)
@@ -367,7 +355,7 @@ class TurnTable:
         finally:
             turn.place.leave()
         if turn.is_declined:
-            self._turns.pop((turn.spec.request.workspace_id, turn.spec.request.turn_id))
+            self._kept.forget(turn)
         await self._clean(turn.spec.workspace)
         if self.agents.warmth.ahead:
             with contextlib.suppress(SessionNotFound):
@@ -386,7 +374,7 @@ class TurnTable:
 
     def _known(self, workspace_id: str, turn_id: str) -> LiveTurn | EndedTurn | None:
         """Return a turn from memory, or else from the journal."""
-        turn = self._turns.get((workspace_id, turn_id))
+        turn = self._kept.find(workspace_id, turn_id)
         if turn is not None:
             return turn
         kept = self.journal.find(workspace_id, turn_id)
@@ -397,26 +385,12 @@ class TurnTable:
         if not task.cancelled() and (error := task.exception()):
             logger.error("a turn's task broke", exc_info=error)
 
-    def _running(self) -> Iterator[LiveTurn]:
-        return (turn for turn in self._turns.values() if not turn.ended.is_set())
-
     def _forget_old(self) -> None:
         """Forget turns that were kept for long enough, and interrupts whose turn never came."""
         now = asyncio.get_running_loop().time()
         self._early = {key: early for key, early in self._early.items() if early[0] > now}
         self.retention.apply()
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Forget the oldest ended turns until there is room; of ephemeral ones nobody else has the events."""
-        spare = len(self._turns) - KEPT_TURNS
-        size = sum(TURN_BYTES + turn.log.size for turn in self._turns.values())
-        for key, turn in list(self._turns.items()):
-            is_spare = spare > 0 and not turn.spec.request.ephemeral
-            if turn.ended.is_set() and (is_spare or size > KEPT_BYTES):
-                spare -= 1
-                size -= TURN_BYTES + turn.log.size
-                del self._turns[key]
+        self._kept.make_room()
 
 
 def _outcome(
