@@ -5,11 +5,10 @@ A turn that another provider may still take is written down only once the model 
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2, outcome_service_pb2
-from alive_kit.approvals import Approvals
 from alive_kit.errors import StorageFailed
 from alive_kit.fitting import fit, is_too_large
 from alive_kit.journal import Journal
@@ -89,12 +88,6 @@ class Record:
                 break
             history.items.insert(0, listed.item)
         return history
-
-    def approvals(
-        self, permissions: options_pb2.Permissions, timeout: float, emit: Callable[[event_pb2.Event], None]
-    ) -> Approvals:
-        """Return the approvals of the turn; what is allowed for the session is kept with it."""
-        return Approvals(permissions, timeout, self.session, self.sessions, emit)
 
     def fit(self, event: event_pb2.Event) -> Iterator[event_pb2.Event]:
         """Yield the event, cut or in pieces where it is too large; what is cut is kept whole.

@@ -8,7 +8,6 @@ by the first of: an interrupt, its deadline, silence, the last reader going away
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -17,15 +16,16 @@ from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import approval_pb2, error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
 from alive_kit.admission import Place
+from alive_kit.approvals import Approvals
 from alive_kit.authz import Grants
 from alive_kit.clock import Clock
 from alive_kit.errors import StorageFailed, TurnDeclined, TurnEnded, TurnFailure
 from alive_kit.event_log import EventLog
-from alive_kit.failover import is_curable, is_output
-from alive_kit.grammar import Grammar
+from alive_kit.failover import is_curable
 from alive_kit.provider import Agent, TurnSpec
 from alive_kit.record import Record
-from alive_kit.terminals import Terminal, event_of, failed
+from alive_kit.telling import Telling
+from alive_kit.terminals import Terminal, failed
 
 logger = logging.getLogger(__name__)
 
@@ -81,23 +81,20 @@ class LiveTurn:
         self.record = record
         self.place = place
         """Where the turn stands among the service's turns."""
-        self._approvals = record.approvals(spec.request.permissions, bounds.approval, self.emit)
-        self.log = EventLog(keep=record.keep, lost=self._fail_storage)
+        self._approvals = Approvals(
+            spec.request.permissions, bounds.approval, record.session, record.sessions, self.emit
+        )
+        self._telling = Telling(
+            spec.request, record, agents.provider_id, lost=self._fail_storage, counted=self._check_budget
+        )
+        self.log = self._telling.log
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
         self.is_declined = False
         """Whether it was left to another provider."""
-        self._provider_id = agents.provider_id
         self._bounds = bounds
-        self._grammar = Grammar()
-        self._usage = usage_pb2.Usage()
-        self._held: list[event_pb2.Event] = []
-        self._withheld: list[event_pb2.Event] = []
-        """What was said while another provider may still take the turn."""
         self._agent: Agent | None = None
-        self._steered = 0
         self._readers = 0
-        self._model = ""
         self._grace: asyncio.TimerHandle | None = None
         self._stop: asyncio.Future[Terminal] = asyncio.get_running_loop().create_future()
         limits = spec.request.limits
@@ -117,45 +114,8 @@ class LiveTurn:
     def emit(self, event: event_pb2.Event) -> None:
         """Put an event of the agent into the stream, kept within grammar and size."""
         self._clock.touch()
-        try:
-            if self.record.is_begun:
-                self._emit(event)
-                return
-            self._withheld.append(event)
-            if is_output(event):
-                self._begin()
-        except StorageFailed:
-            logger.exception("an event cannot be kept", extra=self._names())
-            self._fail_storage()
-
-    def _begin(self) -> None:
-        """Begin a turn that no other provider may take any more, and show what was withheld of it."""
-        self.record.begin()
-        withheld, self._withheld = self._withheld, []
-        for event in withheld:
-            self._emit(event)
-
-    def _emit(self, event: event_pb2.Event) -> None:
-        if self.log.is_closed:
-            logger.warning("event after the end dropped", extra=self._names(kind=event.WhichOneof("kind")))
-            return
-        kind = event.WhichOneof("kind")
-        if not self._grammar.is_started and kind not in {"turn_started", "turn_queued"}:
-            self._held.append(event)  # Vendors warn and retry before they say that they started.
-            return
-        if kind == "usage_updated":
-            self._usage.CopyFrom(event.usage_updated.usage)
-            self._check_budget()
-        delivery = self.spec.request.delivery
-        if not delivery.include_raw:
-            event.ClearField("raw_json")
-        admitted = self._grammar.admit(event)
-        if delivery.HasField("include_deltas") and not delivery.include_deltas and admitted.HasField("item_delta"):
-            return
-        self._show(admitted)
-        if kind == "turn_started":
-            self._model = event.turn_started.model
-            self._follow_start()
+        with self._keeping("an event"):
+            self._telling.tell(event)
 
     async def ask(self, asked: approval_pb2.ApprovalRequested) -> approval_pb2.Decision:
         """Ask the caller and return what is decided."""
@@ -175,7 +135,7 @@ class LiveTurn:
 
         The notices are what the router has to say; they follow TurnStarted.
         """
-        self._held = [event_pb2.Event(notice=notice) for notice in notices]
+        self._telling.hold(notices)
         work = asyncio.create_task(self._wait_and_work(), name=f"turn {self.spec.request.turn_id}")
         clock = asyncio.create_task(self._watch_clock(), name=f"clock {self.spec.request.turn_id}")
         try:
@@ -206,12 +166,12 @@ class LiveTurn:
         Raises:
             TurnEnded: it does nothing any more, or nothing yet.
         """
-        if self._agent is None or not self._grammar.is_started or self._stop.done() or self.log.is_closed:
+        if self._agent is None or not self._telling.grammar.is_started or self._stop.done() or self.log.is_closed:
             raise TurnEnded(self.spec.request.turn_id)
         added = list(parts)
         await self._agent.steer(added)
-        self._steered += 1
-        self._say_input(added, f"{self.spec.request.turn_id}-input-{self._steered + 1}")
+        with self._keeping("what was added"):
+            self._telling.tell_input(added)
 
     def interrupt(self, interrupted_by: "event_pb2.InterruptedBy.ValueType", reason: str) -> None:
         """Have the turn stopped and ended as interrupted."""
@@ -257,7 +217,7 @@ class LiveTurn:
         """Whether the vendor has nothing of a session because its CLI died in the session's first turn."""
         is_lost = failure.error.reason == error_pb2.FAILURE_REASON_SESSION_NOT_FOUND
         resume = self.spec.resume
-        return is_lost and resume is not None and not resume.is_settled and not self._grammar.is_started
+        return is_lost and resume is not None and not resume.is_settled and not self._telling.grammar.is_started
 
     def _begin_anew(self) -> None:
         """Have the vendor begin the session again, told what was said in it."""
@@ -265,9 +225,7 @@ class LiveTurn:
         self.spec = replace(self.spec, resume=None)
         text = "The agent had kept nothing of the session when it died: it begins anew, and is told what was said."
         severity = event_pb2.SEVERITY_WARNING
-        self._held.append(
-            event_pb2.Event(notice=event_pb2.Notice(severity=severity, code="session_begun_anew", message=text))
-        )
+        self._telling.hold([event_pb2.Notice(severity=severity, code="session_begun_anew", message=text)])
 
     async def _serve(self) -> event_pb2.TurnCompleted | None:
         async with self._agents.serving(self.spec, self._grants) as agent:
@@ -290,8 +248,8 @@ class LiveTurn:
     async def _watch_clock(self) -> None:
         self.stop(failed(await self._clock.run_out(self.place.admitted)))
 
-    def _check_budget(self) -> None:
-        limits, usage = self.spec.request.limits, self._usage
+    def _check_budget(self, usage: usage_pb2.Usage) -> None:
+        limits = self.spec.request.limits
         if limits.HasField("max_tokens") and usage.input_tokens + usage.output_tokens > limits.max_tokens:
             self.stop(failed(error_pb2.FAILURE_REASON_BUDGET))
         # A model without a price may join a turn that began with one that has: what it costs is not known.
@@ -327,7 +285,7 @@ class LiveTurn:
             return failed(error_pb2.FAILURE_REASON_INTERNAL)
         if completed is None:
             return failed(error_pb2.FAILURE_REASON_UNKNOWN)
-        if not self._grammar.has_agent_items:
+        if not self._telling.grammar.has_agent_items:
             return failed(error_pb2.FAILURE_REASON_CRASHED)
         return completed
 
@@ -338,84 +296,38 @@ class LiveTurn:
                 self._decline(terminal.error)
                 return
             with contextlib.suppress(StorageFailed):
-                self._begin()
-        for event in self._held:
-            logger.warning("event of a turn that never started: %s", event, extra=self._names())
+                self._telling.begin()
         self._approvals.close()
         has_failed = isinstance(terminal, event_pb2.TurnFailed)
-        for event in self._grammar.close_items(
-            item_pb2.ITEM_STATUS_FAILED if has_failed else item_pb2.ITEM_STATUS_INTERRUPTED
-        ):
-            with contextlib.suppress(StorageFailed):
-                self._show(event)
-        self._complete(terminal)
+        self._telling.close_items(item_pb2.ITEM_STATUS_FAILED if has_failed else item_pb2.ITEM_STATUS_INTERRUPTED)
+        if self._telling.grammar.is_started and not terminal.HasField("duration"):
+            terminal.duration.FromTimedelta(self._clock.elapsed)
         self._agents.end_turn(self.spec, failed=has_failed)
         self._agent = None  # A turn is kept for long; what served it need not be.
-        event = event_of(terminal)
-        try:
-            with self.record.as_one():
-                self._append(event, terminal=True)
-                self.record.end(event, self._model)
-        except StorageFailed:
-            logger.exception("the end of a turn cannot be kept", extra=self._names())
+        with self._keeping("the end of a turn"):
+            self._telling.end(terminal)
         self.ended.set()
 
     def _decline(self, error: error_pb2.TurnError) -> None:
         """Leave the turn to another provider: nothing of it was shown, and nothing is kept."""
         self._agents.end_turn(self.spec, failed=True)
-        try:
-            self.record.decline(error, self._withheld)
-        except StorageFailed:
-            logger.exception("that a turn was declined cannot be kept", extra=self._names())
+        with self._keeping("that a turn was declined"):
+            self.record.decline(error, self._telling.withheld)
         self.is_declined = True
-        self.log.refuse(TurnDeclined(self._provider_id, error))
+        self.log.refuse(TurnDeclined(self._agents.provider_id, error))
         self.ended.set()
 
-    def _complete(self, terminal: Terminal) -> None:
-        """Add to a terminal event what the agent did not say."""
-        if not terminal.HasField("usage"):
-            terminal.usage.CopyFrom(self._usage)
-        if self._grammar.is_started and not terminal.HasField("duration"):
-            terminal.duration.FromTimedelta(self._clock.elapsed)
-        if isinstance(terminal, event_pb2.TurnFailed) and not self.spec.request.delivery.include_raw:
-            terminal.error.ClearField("stderr_tail")
+    @contextlib.contextmanager
+    def _keeping(self, what: str) -> Iterator[None]:
+        """Have a turn fail of which something cannot be kept."""
+        try:
+            yield
+        except StorageFailed:
+            logger.exception("%s cannot be kept", what, extra=self._names())
+            self._fail_storage()
 
     def _fail_storage(self) -> None:
         self.stop(failed(error_pb2.FAILURE_REASON_STORAGE))
-
-    # What goes into the log.
-
-    def _follow_start(self) -> None:
-        """Say what was held back and the user's own message, so that transcripts are whole."""
-        held, self._held = self._held, []
-        for event in held:
-            self.emit(event)
-        self._say_input(self.spec.request.input, f"{self.spec.request.turn_id}-input")
-
-    def _say_input(self, parts: Iterable[options_pb2.InputPart], item_id: str) -> None:
-        text = "\n".join(part.text for part in parts if part.text)
-        item = item_pb2.Item(
-            item_id=item_id,
-            status=item_pb2.ITEM_STATUS_COMPLETED,
-            message=item_pb2.MessageItem(role=item_pb2.ROLE_USER, text=text),
-        )
-        item.start_time.GetCurrentTime()
-        self.emit(event_pb2.Event(item_started=event_pb2.ItemStarted(item=item)))
-        self.emit(event_pb2.Event(item_completed=event_pb2.ItemCompleted(item=item)))
-
-    def _show(self, event: event_pb2.Event) -> None:
-        event.turn_id = self.spec.request.turn_id
-        for piece in self.record.fit(event):
-            self._append(piece)
-
-    def _append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
-        event.turn_id = self.spec.request.turn_id
-        event.session_id = self.spec.request.session_id
-        event.provider_id = self._provider_id
-        event.event_time.FromNanoseconds(time.time_ns())
-        self.log.append(event, terminal=terminal)
-        if event.HasField("item_completed"):
-            self.log.settle()  # The transcript never has what the stream has not.
 
     def _names(self, **more: object) -> dict[str, object]:
         request = self.spec.request
