@@ -357,7 +357,7 @@ class TurnTable:
         if turn.is_declined:
             self._kept.forget(turn)
         await self._clean(turn.spec.workspace)
-        if self.agents.warmth.ahead:
+        if self.agents.warmth.ahead and not turn.is_declined:
             with contextlib.suppress(SessionNotFound):
                 self.warm(turn.spec.request.workspace_id, turn.spec.request.session_id)
 
