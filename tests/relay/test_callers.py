@@ -137,6 +137,19 @@ async def test_every_call_needs_its_scope(guarded: System) -> None:
         assert (answer == "PERMISSION_DENIED FORBIDDEN") is (SCOPES[method.name] != "sessions"), method.name
 
 
+async def test_having_an_agent_start_needs_the_scope_of_turns(guarded: System) -> None:
+    """Whoever may only look at sessions may look at them."""
+    session_id = (await run(guarded, "acme"))[0].session_id
+    looks = session_pb2.GetSessionRequest(workspace_id="demo", session_id=session_id)
+    warms = session_pb2.GetSessionRequest(workspace_id="demo", session_id=session_id, warm=True)
+    found = await guarded.caller.stub.GetSession(looks, metadata=bearer("reader"))
+    refused = await code(guarded.caller.stub.GetSession(warms, metadata=bearer("reader")))
+    allowed = await guarded.caller.stub.GetSession(warms, metadata=bearer("acme"))
+
+    assert found.session.session_id == allowed.session.session_id == session_id
+    assert refused == "PERMISSION_DENIED FORBIDDEN"
+
+
 async def test_a_caller_does_what_its_scopes_say(guarded: System) -> None:
     """And nothing else; the owner reaches the provider's outcome, and the token does not reach the provider."""
     events = await run(guarded, "acme")
