@@ -35,6 +35,7 @@ TurnFailure                no status: the turn ends with a TurnFailed event
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import ClassVar
 
 import grpc
@@ -46,6 +47,13 @@ from alive.agent.v1 import error_pb2
 
 DOMAIN = "alive.agent.v1"
 
+# A status travels as metadata, of which clients accept 8 KiB (gRPC's default): beyond that they see no reason at all.
+VIOLATIONS = 10
+"""How many fields a refusal names at most."""
+
+_CHARACTERS = 500
+"""How long what a refusal says may be, where it repeats what it was told."""
+
 
 class AgentError(Exception):
     """A call that is refused, with everything a caller needs to act on it."""
@@ -55,9 +63,9 @@ class AgentError(Exception):
 
     def __init__(self, message: str, *, retry_after: timedelta | None = None, **metadata: str) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = shortened(message)
         self.retry_after = retry_after
-        self.metadata = metadata
+        self.metadata = {name: shortened(value) for name, value in metadata.items()}
 
     def details(self) -> Iterable[Message]:
         """Return what goes into the status beside code and message."""
@@ -81,11 +89,11 @@ class InvalidField(AgentError):
         self.violations = violations
 
     def details(self) -> Iterable[Message]:
-        """Return the general details and one BadRequest that names every field."""
+        """Return the general details and one BadRequest that names every field, or the first ones of many."""
         yield from super().details()
         bad_request = error_details_pb2.BadRequest()
-        for field, why in self.violations.items():
-            bad_request.field_violations.add(field=field, description=why)
+        for field, why in islice(self.violations.items(), VIOLATIONS):
+            bad_request.field_violations.add(field=field, description=shortened(why, 200))
         yield bad_request
 
 
@@ -440,6 +448,11 @@ def status_of(error: AgentError) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def shortened(text: str, characters: int = _CHARACTERS) -> str:
+    """Return a text, cut where it is longer than what a status has room for."""
+    return text if len(text) <= characters else f"{text[: characters - 1]}…"
 
 
 def _code_number(code: grpc.StatusCode) -> int:
