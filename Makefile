@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test bench attack demo up doctor images units certs workspace token clean
+.PHONY: help install services generate fidelity lock check test bench attack fuzz demo up doctor images units certs workspace token clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ bench: install $(VENVS)/bench/.installed ## Measure us against rivals: make benc
 
 attack: install services $(VENVS)/.docker ## Have both agents attack, and print what stopped them
 	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks tests/containers/test_attacks.py
+
+fuzz: install ## Send generated messages to every RPC: make fuzz [REQUESTS=100000]
+	@ALIVE_FUZZ_REQUESTS=$(or $(REQUESTS),100000) $(DEV)/python -m pytest -q --no-header tests/fuzz
 
 check: install ## The fast loop: lint, types, architecture, contract
 	@$(DEV)/ruff format --check --quiet . || { echo "run: $(DEV)/ruff format ."; exit 1; }
