@@ -68,7 +68,7 @@ drill: install services $(VENVS)/.faketime ## Have each part fail in each phase 
 	@ALIVE_DRILLS=all $(DEV)/python -m pytest -q --no-header tests/drills
 
 fuzz: install ## Send requests of any kind to every call: make fuzz [REQUESTS=100000]
-	@ALIVE_FUZZ_REQUESTS=$(or $(REQUESTS),100000) $(DEV)/python -m pytest -q -s --no-header tests/fuzz
+	@ALIVE_FUZZ_REQUESTS=$(or $(REQUESTS),100000) $(DEV)/python -m pytest -q --no-header tests/fuzz
 
 attack: install services $(VENVS)/.docker ## Have both agents attack, and print what stopped them
 	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks tests/containers/test_attacks.py

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import grpc
 
@@ -18,6 +19,10 @@ from alive_router.relay import Outgoing, Refused, Relays, ask, passing_on
 from alive_router.standing import Standing
 from alive_router.starts import Starts
 from alive_router.store import Store
+
+_OfTurn: TypeAlias = (
+    agent_service_pb2.SteerTurnRequest | agent_service_pb2.ReadItemContentRequest | approval_pb2.ResolveApprovalRequest
+)
 
 
 class AgentServicer:
@@ -82,6 +87,7 @@ class AgentServicer:
         """Stop a turn at the provider that has it; at every provider when the turn is not known yet."""
         check_ids(request)
         self._workspaces.find(request.workspace_id)
+        self._standing.check_owner(context, await self._store.turn(request.workspace_id, request.turn_id))
         links = await self._having(request.workspace_id, request.turn_id)
         answer = await self._interrupt(links, request, context)
         if answer.result == agent_service_pb2.INTERRUPT_RESULT_KEPT:  # It may be on its way to another provider.
@@ -94,23 +100,22 @@ class AgentServicer:
         self, request: agent_service_pb2.SteerTurnRequest, context: Context
     ) -> agent_service_pb2.SteerTurnResponse:
         """Add input to a turn at the provider that has it."""
-        link = await self._with_turn(request.workspace_id, request.turn_id)
+        link = await self._with_turn(request, context, is_for_owner=True)
         return await ask(link, link.stub.SteerTurn, request, context)
 
     @passing_on
     async def ResolveApproval(
         self, request: approval_pb2.ResolveApprovalRequest, context: Context
     ) -> approval_pb2.ResolveApprovalResponse:
-        """Answer an approval at the provider that has its turn; for its owner only."""
-        link = await self._with_turn(request.workspace_id, request.turn_id)
-        self._standing.check_owner(context, await self._store.turn(request.workspace_id, request.turn_id))
+        """Answer an approval at the provider that has its turn."""
+        link = await self._with_turn(request, context, is_for_owner=True)
         return await ask(link, link.stub.ResolveApproval, request, context)
 
     @passing_on
     async def ReadItemContent(self, request: agent_service_pb2.ReadItemContentRequest, context: Context) -> None:
         """Relay an item's content from the provider that has its turn."""
         check_ids(request)
-        link = await self._with_turn(request.workspace_id, request.turn_id)
+        link = await self._with_turn(request, context)
         await link.connect()
         outgoing = Outgoing(
             link=link, method="ReadItemContent", request=request, turn_id=request.turn_id, response_bytes=0
@@ -178,13 +183,15 @@ class AgentServicer:
         provider_id = self._policy.choose(requested=request.provider_id, of_workspace=of_workspace, audience=audience)
         return agent_service_pb2.GetProviderInfoResponse(provider=await self._links[provider_id].info())
 
-    async def _with_turn(self, workspace_id: str, turn_id: str) -> ProviderLink:
-        """Return the provider that has a turn."""
-        check_ids(agent_service_pb2.WatchTurnRequest(workspace_id=workspace_id, turn_id=turn_id))
-        self._workspaces.find(workspace_id)
-        known = await self._store.turn(workspace_id, turn_id)
+    async def _with_turn(self, request: _OfTurn, context: Context, *, is_for_owner: bool = False) -> ProviderLink:
+        """Return the provider that has a turn; where it is for its owner only, to nobody else."""
+        check_ids(agent_service_pb2.WatchTurnRequest(workspace_id=request.workspace_id, turn_id=request.turn_id))
+        self._workspaces.find(request.workspace_id)
+        known = await self._store.turn(request.workspace_id, request.turn_id)
         if known is None:
-            raise TurnNotFound(turn_id)
+            raise TurnNotFound(request.turn_id)
+        if is_for_owner:
+            self._standing.check_owner(context, known)
         return self._links[known.provider_id]
 
     async def _having(self, workspace_id: str, turn_id: str) -> list[ProviderLink]:

@@ -2,6 +2,8 @@
 
 A unary RPC returns its response. A streaming RPC writes responses to its context, serialized already: a turn's
 events are kept as the bytes that go out, and are not built again for each reader.
+
+Requests are read within the edge: what gRPC cannot read it answers by itself, with UNKNOWN.
 """
 
 import logging
@@ -39,22 +41,34 @@ def handler_of(service: ServiceDescriptor, servicer: object, admit: Admit = lamb
 
 def _method_handler(method: MethodDescriptor, servicer: object, admit: Admit) -> "grpc.RpcMethodHandler[Any, Any]":
     behaviour: Method = getattr(servicer, method.name, None) or _not_offered(method.name)
-    guarded = _edge(behaviour, partial(admit, method.name), GetMessageClass(method.input_type))
+    guarded = _edge(behaviour, partial(_parsed, GetMessageClass(method.input_type)), partial(admit, method.name))
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(guarded)
-    serialized = GetMessageClass(method.output_type).SerializeToString
-    return grpc.unary_unary_rpc_method_handler(guarded, response_serializer=serialized)
+        return grpc.unary_stream_rpc_method_handler(guarded, request_deserializer=None, response_serializer=None)
+    return grpc.unary_unary_rpc_method_handler(
+        guarded,
+        request_deserializer=None,
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    )
 
 
-def _edge(behaviour: Method, admit: Callable[[Any, Context], None], request_class: type[Message]) -> Method:
-    """Turn what a method raises into a status, so that no method deals with gRPC statuses itself.
+def _parsed(request_class: type[Message], data: bytes) -> Message:
+    """Return a request from its bytes.
 
-    What is no message of the type is read here too: gRPC's own answer to that is UNKNOWN.
+    Raises:
+        InvalidField: they are no such message.
     """
+    try:
+        return request_class.FromString(data)
+    except DecodeError as error:
+        raise InvalidField({"request": f"is no {request_class.DESCRIPTOR.name}: {error}"}) from error
 
-    async def guarded(octets: bytes, context: Context) -> Message | None:
+
+def _edge(behaviour: Method, parsed: Callable[[bytes], Message], admit: Callable[[Any, Context], None]) -> Method:
+    """Turn what a method raises into a status, so that no method deals with gRPC statuses itself."""
+
+    async def guarded(data: bytes, context: Context) -> Message | None:
         try:
-            request = _read(octets, request_class)
+            request = parsed(data)
             admit(request, context)
             return await behaviour(request, context)
         except AgentError as error:
@@ -67,13 +81,6 @@ def _edge(behaviour: Method, admit: Callable[[Any, Context], None], request_clas
         return None
 
     return guarded
-
-
-def _read(octets: bytes, request_class: type[Message]) -> Message:
-    try:
-        return request_class.FromString(octets)
-    except DecodeError as error:
-        raise InvalidField({"request": f"is no {request_class.DESCRIPTOR.name} ({error})"}) from error
 
 
 async def abort(context: Context, error: AgentError) -> None:

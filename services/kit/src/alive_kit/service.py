@@ -31,6 +31,7 @@ from alive_kit.servicer import AgentServicer
 from alive_kit.sessions import Sessions
 from alive_kit.settings import ServiceSettings, explain
 from alive_kit.turns import TurnTable
+from alive_kit.validation import SETTINGS_BYTES
 from alive_kit.warm import WarmAgents
 from alive_kit.workspaces import Workspaces
 
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 _AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 _OUTCOME_SERVICE = outcome_service_pb2.DESCRIPTOR.services_by_name["OutcomeService"]
+
+METADATA_BYTES = 2 * SETTINGS_BYTES
+"""What is accepted of metadata: a workspace's settings travel there (`ResolvedTurn`), as base64."""
 
 END_SECONDS = 1.0
 """How long streams may still deliver their last events once every turn has ended."""
@@ -48,7 +52,7 @@ class ProviderService:
 
     def __init__(self, provider: Provider, settings: ServiceSettings) -> None:
         self._settings = settings
-        self.server = Server(settings.listen, settings.tls)
+        self.server = Server(settings.listen, settings.tls, metadata_bytes=METADATA_BYTES)
         workspaces = Workspaces(root=settings.workspaces, homes=settings.homes or settings.state_dir / "homes")
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
         tokens = TurnTokens() if settings.authz_listen else None

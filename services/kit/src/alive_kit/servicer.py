@@ -11,7 +11,7 @@ from alive_kit.sessions import Sessions
 from alive_kit.tls import is_from_router
 from alive_kit.turn import LiveTurn
 from alive_kit.turns import TurnTable
-from alive_kit.validation import check_ids, check_input, check_page
+from alive_kit.validation import check_ids, check_input, check_page, check_resolved
 from alive_kit.workspaces import Workspaces
 
 RESOLVED_KEY = "x-alive-resolved-bin"
@@ -159,4 +159,5 @@ def _resolved(context: Context) -> resolved_pb2.ResolvedTurn:
                 resolved.ParseFromString(value)
             except DecodeError as error:
                 raise InvalidField({RESOLVED_KEY: "is not a ResolvedTurn"}) from error
+    check_resolved(resolved)
     return resolved

@@ -1,6 +1,7 @@
 """Knows the sessions of the service: whose they are, what the vendor calls them, what was said, and which turn runs."""
 
 import base64
+import contextlib
 import sqlite3
 import time
 import uuid
@@ -111,6 +112,16 @@ class Sessions:
             raise SessionBusy(session_id, running)
         return session
 
+    def check_new(self, workspace_id: str, session_id: str) -> None:
+        """Refuse to open a session under an id that another one has.
+
+        Raises:
+            InvalidField: one has it.
+        """
+        with contextlib.suppress(SessionNotFound):
+            self.find(workspace_id, session_id)
+            raise InvalidField({"session_id": f"there is a session {session_id!r} already"})
+
     def occupy(self, session: Session, turn_id: str) -> None:
         """Take note that a turn runs in a session: no other one may."""
         self._running[session.workspace_id, session.session_id] = turn_id
@@ -154,6 +165,7 @@ class Sessions:
     def fork(self, session: Session, fork_id: str) -> session_pb2.Session:
         """Open a session with the memory and the transcript of another one, under an id if one is given."""
         fork_id, now = fork_id or f"session-{uuid.uuid4()}", time.time_ns()
+        self.check_new(session.workspace_id, fork_id)
         source = (session.workspace_id, session.session_id)
         self._database.execute(
             "INSERT INTO sessions SELECT workspace_id, ?, native_session, native_mark, native_session != '', "

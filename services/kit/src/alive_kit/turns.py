@@ -147,7 +147,9 @@ class TurnTable:
         self.workspaces.find(workspace_id)
         turn = self._known(workspace_id, turn_id)
         if turn is None:
+            self._forget_early()
             due = asyncio.get_running_loop().time() + EARLY_INTERRUPT_SECONDS
+            self._early.pop((workspace_id, turn_id), None)
             self._early[workspace_id, turn_id] = (due, reason)
             return agent_service_pb2.INTERRUPT_RESULT_KEPT
         if isinstance(turn, EndedTurn) or turn.ended.is_set():
@@ -293,6 +295,7 @@ class TurnTable:
         if request.session_id:
             return self.sessions.find_idle(request.workspace_id, request.session_id)
         request.session_id = resolved.session_id or f"session-{uuid.uuid4()}"
+        self.sessions.check_new(request.workspace_id, request.session_id)
         return Session(
             session_id=request.session_id,
             workspace_id=request.workspace_id,
@@ -386,11 +389,16 @@ class TurnTable:
             logger.error("a turn's task broke", exc_info=error)
 
     def _forget_old(self) -> None:
-        """Forget turns that were kept for long enough, and interrupts whose turn never came."""
-        now = asyncio.get_running_loop().time()
-        self._early = {key: early for key, early in self._early.items() if early[0] > now}
+        """Forget turns that were kept for long enough."""
+        self._forget_early()
         self.retention.apply()
         self._kept.make_room()
+
+    def _forget_early(self) -> None:
+        """Forget interrupts whose turn never came: they lie in the order in which they are due."""
+        now = asyncio.get_running_loop().time()
+        while self._early and next(iter(self._early.values()))[0] <= now:
+            del self._early[next(iter(self._early))]
 
 
 def _outcome(

@@ -73,11 +73,14 @@ class AgentServiceStub:
 
     Repeatable. Interrupting a turn that has ended is no error and changes nothing. An interrupt that
     arrives before its turn is kept for 15 seconds and applied when the turn arrives.
+
+      PERMISSION_DENIED  the turn is another owner's
     """
     SteerTurn: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SteerTurnRequest, _agent_service_pb2.SteerTurnResponse]
     """Adds input to a running turn.
 
       NOT_FOUND            no such turn
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  the turn has ended
       UNIMPLEMENTED        the provider cannot steer: see its capabilities
     """
@@ -90,6 +93,7 @@ class AgentServiceStub:
     """Answers one open approval or question. The first answer wins.
 
       NOT_FOUND            no such turn or approval
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  it was answered, timed out, or its turn has ended
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
@@ -164,11 +168,14 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     Repeatable. Interrupting a turn that has ended is no error and changes nothing. An interrupt that
     arrives before its turn is kept for 15 seconds and applied when the turn arrives.
+
+      PERMISSION_DENIED  the turn is another owner's
     """
     SteerTurn: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SteerTurnRequest, _agent_service_pb2.SteerTurnResponse]  # type: ignore[assignment]
     """Adds input to a running turn.
 
       NOT_FOUND            no such turn
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  the turn has ended
       UNIMPLEMENTED        the provider cannot steer: see its capabilities
     """
@@ -181,6 +188,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Answers one open approval or question. The first answer wins.
 
       NOT_FOUND            no such turn or approval
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  it was answered, timed out, or its turn has ended
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
@@ -270,6 +278,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Repeatable. Interrupting a turn that has ended is no error and changes nothing. An interrupt that
         arrives before its turn is kept for 15 seconds and applied when the turn arrives.
+
+          PERMISSION_DENIED  the turn is another owner's
         """
 
     @_abc_1.abstractmethod
@@ -281,6 +291,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds input to a running turn.
 
           NOT_FOUND            no such turn
+          PERMISSION_DENIED    the turn is another owner's
           FAILED_PRECONDITION  the turn has ended
           UNIMPLEMENTED        the provider cannot steer: see its capabilities
         """
@@ -305,6 +316,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers one open approval or question. The first answer wins.
 
           NOT_FOUND            no such turn or approval
+          PERMISSION_DENIED    the turn is another owner's
           FAILED_PRECONDITION  it was answered, timed out, or its turn has ended
         """
 

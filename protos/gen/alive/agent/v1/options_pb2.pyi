@@ -234,7 +234,9 @@ class AgentOptions(_message.Message):
     effort: _builtins.str
     """Optional. One of the model's efforts, for example "high". Empty means the model's default."""
     output_schema: _builtins.str
-    """Optional. A JSON Schema (an object schema, as JSON text) that the final answer must satisfy."""
+    """Optional. A JSON Schema (an object schema, as JSON text) that the final answer must satisfy.
+    At most 64 KiB.
+    """
     @_builtins.property
     def system_prompt(self) -> Global___SystemPrompt:
         """Optional. Instructions beside or instead of the vendor's own."""
