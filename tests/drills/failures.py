@@ -100,7 +100,7 @@ _PROVIDER, _ROUTER = _service("alive_{provider}"), _service("alive_router")
 _GATEWAY, _MODEL = _service("alive_gateway"), _service("alive_kit.testing.scripted_model")
 
 _COMPLETED = frozenset({"completed"})
-_CUT = frozenset({"completed", "NETWORK", "OVERLOADED"})
+_CUT = frozenset({"completed", "NETWORK"})
 """The way to the model breaks: the CLI asks again, as often as it may."""
 _SILENT = frozenset({"IDLE_TIMEOUT", "TIMEOUT", "NETWORK"})
 _WITH_SERVER = frozenset({"starting", "tool"})

@@ -222,7 +222,7 @@ async def test_a_vendor_that_nobody_vouches_for_gets_no_key(vendor: tuple[Vendor
     async with impostor.serving() as port, running(impostor, port) as gateway:
         by_name = await gateway.post()
 
-    assert (by_authority, by_name) == (503, 503)
+    assert (by_authority, by_name) == (504, 504)
     assert vendor[0].seen == impostor.seen == []
 
 

@@ -202,6 +202,24 @@ async def test_a_database_of_before_keeps_its_events(tmp_path: Path) -> None:
     assert left == [[], [b"d"]]
 
 
+async def test_a_turn_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None:
+    """Nothing of it is left, its session neither; the same call is taken once there is room."""
+    async with serving(FakeProvider(), tmp_path) as caller:
+        with sqlite3.connect(tmp_path / "state/turns.sqlite") as database:
+            database.execute("CREATE TRIGGER full BEFORE INSERT ON begun BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await caller.run("hello", turn_id="t")
+        listed = await caller.stub.ListSessions(session_pb2.ListSessionsRequest(workspace_id="demo"))
+        with sqlite3.connect(tmp_path / "state/turns.sqlite") as database:
+            database.execute("DROP TRIGGER full")
+        events = await caller.run("hello", turn_id="t")
+
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "is its disk full?" in str(refusal.value.details())
+    assert list(listed.sessions) == []
+    assert events[-1].HasField("turn_completed")
+
+
 async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     """It is left as it is."""
     open_database(tmp_path / "turns.sqlite").execute("PRAGMA user_version = 99")

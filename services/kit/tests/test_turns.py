@@ -12,8 +12,10 @@ from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, op
 from alive_kit import kept
 from alive_kit.errors import TurnFailure
 from alive_kit.failures import failure
+from alive_kit.provider import TurnSpec
 from alive_kit.resume import Resume
 from alive_kit.testing.fakes import (
+    FakeAgent,
     FakeProvider,
     answers,
     delta,
@@ -352,3 +354,22 @@ async def test_memory_holds_few_ended_turns(directory: Path, monkeypatch: pytest
         assert held & said.keys() == {"held-brief", "held-4", "held-5"}
         for turn_id, events in said.items():
             assert await caller.watch(turn_id) == events
+
+
+async def test_an_agent_that_does_not_close_changes_nothing_of_how_its_turn_ended(directory: Path) -> None:
+    """It takes longer than it may be silent, and fails then."""
+
+    async def stuck() -> None:
+        async with asyncio.timeout(0.3):
+            await asyncio.Event().wait()
+
+    class Stuck(FakeProvider):
+        async def start(self, spec: TurnSpec) -> FakeAgent:
+            agent = await super().start(spec)
+            agent.close = stuck  # type: ignore[method-assign]
+            return agent
+
+    async with serving(Stuck(), directory) as caller:
+        events = await caller.run("hello", limits=options_pb2.Limits(idle_timeout=Duration(nanos=100_000_000)))
+
+    assert events[-1].HasField("turn_completed")

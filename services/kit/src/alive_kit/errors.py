@@ -339,13 +339,13 @@ class CursorOutOfRange(AgentError):
 
 
 class StoreUnavailable(AgentError):
-    """The router's database does not answer."""
+    """What is kept cannot be read or written now."""
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = error_pb2.STATUS_REASON_STORE_UNAVAILABLE
 
-    def __init__(self) -> None:
-        super().__init__("the router's database does not answer: try again soon", retry_after=timedelta(seconds=1))
+    def __init__(self, why: str = "the router's database does not answer") -> None:
+        super().__init__(f"{why}: try again soon", retry_after=timedelta(seconds=1))
 
 
 class QuotaExhausted(AgentError):

@@ -41,7 +41,7 @@ class Record:
     _retracted: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
-        """Keep the turn, and its session when it is new.
+        """Keep the turn, and its session when it is new: all of it, or nothing.
 
         Raises:
             StorageFailed: it cannot be written.
@@ -49,7 +49,7 @@ class Record:
         self.is_begun = True
         request = self.request
         text = next((part.text for part in request.input if part.text), "")
-        with _storing():
+        with self.as_one():
             if self.session.is_new:
                 self.sessions.open(self.session)
             if not request.ephemeral:
@@ -122,15 +122,20 @@ class Record:
                 self.journal.append(self._turn, seq, frame)
 
     def remember(self, native_session: str, native_mark: str) -> None:
-        """Keep the vendor's own id of the session, and of what was said last."""
+        """Keep the vendor's own id of the session, and of what was said last.
+
+        Raises:
+            StorageFailed: it cannot be written.
+        """
         if not self.is_begun:
             self._remembered = (native_session, native_mark)
             return
-        self.sessions.remember(self.session, native_session, native_mark)
+        with _storing():
+            self.sessions.remember(self.session, native_session, native_mark)
 
     @contextlib.contextmanager
     def as_one(self) -> Iterator[None]:
-        """Have the end of the turn be kept as one: its terminal event, its session's state, and its outcome.
+        """Have the beginning or the end of the turn be kept as one: what is said, its session's state, its outcome.
 
         Raises:
             StorageFailed: it cannot be written.

@@ -94,6 +94,7 @@ class LiveTurn:
         """Whether it was left to another provider."""
         self._bounds = bounds
         self._agent: Agent | None = None
+        self._watching: asyncio.Task[None]
         self._readers = 0
         self._grace: asyncio.TimerHandle | None = None
         self._stop: asyncio.Future[Terminal] = asyncio.get_running_loop().create_future()
@@ -126,7 +127,8 @@ class LiveTurn:
 
     def remember(self, native_session: str, native_mark: str = "") -> None:
         """Keep the vendor's own id of the session, and of what was said last."""
-        self.record.remember(native_session, native_mark)
+        with self._keeping("the vendor's session"):
+            self.record.remember(native_session, native_mark)
 
     # What the service does with the turn.
 
@@ -137,14 +139,14 @@ class LiveTurn:
         """
         self._telling.hold(notices)
         work = asyncio.create_task(self._wait_and_work(), name=f"turn {self.spec.request.turn_id}")
-        clock = asyncio.create_task(self._watch_clock(), name=f"clock {self.spec.request.turn_id}")
+        self._watch_clock()
         try:
             waited: set[asyncio.Future[Any]] = {work, self._stop}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 await self._stop_work(work)
         finally:
-            clock.cancel()
+            self._watching.cancel()
             self._end(self._terminal_of(work))
 
     def stop(self, terminal: Terminal) -> None:
@@ -223,6 +225,8 @@ class LiveTurn:
         """Have the vendor begin the session again, told what was said in it."""
         self.spec.request.history.MergeFrom(self.record.said())
         self.spec = replace(self.spec, resume=None)
+        self._watching.cancel()
+        self._watch_clock()
         text = "The agent had kept nothing of the session when it died: it begins anew, and is told what was said."
         severity = event_pb2.SEVERITY_WARNING
         self._telling.hold([event_pb2.Notice(severity=severity, code="session_begun_anew", message=text)])
@@ -230,7 +234,10 @@ class LiveTurn:
     async def _serve(self) -> event_pb2.TurnCompleted | None:
         async with self._agents.serving(self.spec, self._grants) as agent:
             self._agent = agent
-            return await agent.run(self)
+            try:
+                return await agent.run(self)
+            finally:
+                self._watching.cancel()  # How long the agent takes to close is not the turn's time.
 
     async def _stop_work(self, work: "asyncio.Task[event_pb2.TurnCompleted | None]") -> None:
         """Ask the vendor to stop, then end its processes."""
@@ -245,8 +252,11 @@ class LiveTurn:
         if not work.done():
             logger.error("agent does not close", extra=self._names())
 
-    async def _watch_clock(self) -> None:
-        self.stop(failed(await self._clock.run_out(self.place.admitted)))
+    def _watch_clock(self) -> None:
+        async def watch() -> None:
+            self.stop(failed(await self._clock.run_out(self.place.admitted)))
+
+        self._watching = asyncio.create_task(watch(), name=f"clock {self.spec.request.turn_id}")
 
     def _check_budget(self, usage: usage_pb2.Usage) -> None:
         limits = self.spec.request.limits

@@ -32,6 +32,8 @@ from alive_kit.errors import (
     SessionBusy,
     SessionNotFound,
     ShuttingDown,
+    StorageFailed,
+    StoreUnavailable,
     TurnEnded,
     TurnMismatch,
     TurnNotFound,
@@ -332,7 +334,7 @@ class TurnTable:
             outcome=_outcome(request, resolved),
         )
         if not resolved.failover_allowed:
-            record.begin()
+            _begin(record)
         self.sessions.occupy(session, request.turn_id)
         turn = LiveTurn(
             spec=spec,
@@ -399,6 +401,19 @@ class TurnTable:
         now = asyncio.get_running_loop().time()
         while self._early and next(iter(self._early.values()))[0] <= now:
             del self._early[next(iter(self._early))]
+
+
+def _begin(record: Record) -> None:
+    """Write a turn down before anything of it is done.
+
+    Raises:
+        StoreUnavailable: it cannot be.
+    """
+    try:
+        record.begin()
+    except StorageFailed as error:
+        logger.exception("a turn cannot be kept", extra={"turn_id": record.request.turn_id})
+        raise StoreUnavailable("what the service keeps cannot be written: is its disk full?") from error
 
 
 def _outcome(

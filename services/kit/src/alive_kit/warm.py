@@ -116,7 +116,7 @@ class WarmAgents:
                 is_kept = self._may_wait(held, spec) and await held.agent.rest()
             finally:
                 if not is_kept:
-                    await held.agent.close()
+                    await _end(held)
         finally:
             self._serving -= 1
         if is_kept:
@@ -174,7 +174,7 @@ class WarmAgents:
                 is_ready = await held.agent.is_ready()
             finally:
                 if not is_ready:
-                    await held.agent.close()
+                    await _end(held)
             if is_ready:
                 return held
         await self.park(*key)
@@ -199,7 +199,7 @@ class WarmAgents:
         finally:
             self._serving -= 1
             if held:
-                await held.agent.close()
+                await _end(held)
 
     async def _start_with(self, token: str, spec: TurnSpec) -> _Held:
         self._make_room()
@@ -263,10 +263,7 @@ class WarmAgents:
     async def _close(self, held: _Held, before: "asyncio.Task[None] | None") -> None:
         if before:
             await asyncio.wait({before})
-        try:
-            await held.agent.close()
-        except Exception:
-            logger.exception("a warm agent does not close")
+        await _end(held)
 
     def _age(self, held: _Held) -> float:
         return asyncio.get_running_loop().time() - held.born
@@ -285,6 +282,14 @@ class WarmAgents:
         digest = hashlib.sha256(request.SerializeToString(deterministic=True))
         digest.update(repr((spec.workspace, spec.project_instructions)).encode())
         return digest.digest()
+
+
+async def _end(held: _Held) -> None:
+    """Close an agent. How its turn ended is told already: that it does not close changes nothing of it."""
+    try:
+        await held.agent.close()
+    except Exception:
+        logger.exception("an agent does not close")
 
 
 def _key(spec: TurnSpec) -> SessionKey:
