@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from alive.agent.v1 import (
     agent_service_pb2,
@@ -80,8 +81,11 @@ class Fuzzed:
         watch = agent_service_pb2.WatchTurnRequest(workspace_id=workspace_id, turn_id=self.turns[workspace_id])
         sessions = session_pb2.ListSessionsRequest(workspace_id=workspace_id)
         items = session_pb2.ListItemsRequest(workspace_id=workspace_id, session_id=self.sessions[workspace_id])
+        listed = await stub.ListSessions(sessions, metadata=metadata)
+        for session in listed.sessions:
+            session.ClearField("warm")  # Whoever asks the provider itself may have an agent start ahead.
         answers = [
-            await stub.ListSessions(sessions, metadata=metadata),
+            listed,
             await stub.ListItems(items, metadata=metadata),
             *await collect(stub.WatchTurn(watch, metadata=metadata)),
         ]
@@ -127,6 +131,7 @@ async def fuzzed() -> AsyncIterator[Fuzzed]:
         system = Fuzzed(
             router=channels[0], provider=channels[1], processes=processes, turns={}, sessions={}, secrets=[], forks=[]
         )
+        await _ready(system.provider)
         await _prepare(system)
         yield system
 
@@ -171,6 +176,14 @@ async def _started(directory: Path, url: str, exits: contextlib.AsyncExitStack) 
         "provider": await exits.enter_async_context(provider),
         "router": await exits.enter_async_context(router),
     }
+
+
+async def _ready(channel: grpc.aio.Channel) -> None:
+    """Return once a service takes turns."""
+    asked = health_pb2.HealthCheckRequest()
+    async for answer in health_pb2_grpc.HealthStub(channel).Watch(asked, wait_for_ready=True, timeout=60):
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return
 
 
 async def _prepare(system: Fuzzed) -> None:

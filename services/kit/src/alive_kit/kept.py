@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from alive_kit.event_log import EventLog
 from alive_kit.provider import TurnSpec
 
-KEPT_BYTES = 64 << 20
+KEPT_BYTES = 16 << 20
 """Turns in memory, all together; above it, ended ones are forgotten."""
 
 KEPT_TURNS = 64
@@ -63,14 +63,18 @@ class KeptTurns(Generic[T]):
     def make_room(self) -> None:
         """Forget the oldest ended turns until there is room; of ephemeral ones nobody else has the events."""
         spare = len(self._turns) - KEPT_TURNS
-        size = sum(TURN_BYTES + turn.log.size for turn in self._turns.values())
+        size = sum(map(_size, self._turns.values()))
         for turn in list(self._turns.values()):
             is_spare = spare > 0 and not turn.spec.request.ephemeral
             if turn.ended.is_set() and (is_spare or size > KEPT_BYTES):
                 spare -= 1
-                size -= TURN_BYTES + turn.log.size
+                size -= _size(turn)
                 self.forget(turn)
 
 
 def _key(turn: Keepable) -> TurnKey:
     return turn.spec.request.workspace_id, turn.spec.request.turn_id
+
+
+def _size(turn: Keepable) -> int:
+    return TURN_BYTES + turn.log.size + turn.spec.request.ByteSize()

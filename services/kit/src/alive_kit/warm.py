@@ -43,7 +43,7 @@ KIT_SEES_TO = (
 """The fields of a request that no agent ever sees, or that it is told with each turn."""
 
 
-REMEMBERED = 1000
+REMEMBERED, REMEMBERED_BYTES = 1000, 8 << 20
 """Of how many sessions it is known how their latest agent was started."""
 
 
@@ -86,6 +86,7 @@ class WarmAgents:
         self._honoured: dict[SessionKey, str] = {}
         self._parking: dict[SessionKey, asyncio.Task[None]] = {}
         self._latest: dict[SessionKey, TurnSpec] = {}
+        self._latest_bytes = 0
         self._starting: dict[SessionKey, asyncio.Task[None]] = {}
 
     @property
@@ -227,10 +228,15 @@ class WarmAgents:
         request.CopyFrom(spec.request)
         for path in ("input", "history", "tool_context.session_cookie"):
             _clear(request, path)
-        self._latest.pop(_key(spec), None)
+        self._forget(_key(spec))
         self._latest[_key(spec)] = replace(spec, request=request)
-        if len(self._latest) > REMEMBERED:
-            del self._latest[next(iter(self._latest))]
+        self._latest_bytes += request.ByteSize()
+        while len(self._latest) > REMEMBERED or self._latest_bytes > REMEMBERED_BYTES:
+            self._forget(next(iter(self._latest)))
+
+    def _forget(self, key: SessionKey) -> None:
+        if spec := self._latest.pop(key, None):
+            self._latest_bytes -= spec.request.ByteSize()
 
     def _keep(self, key: SessionKey, held: _Held) -> None:
         left = min(self.warmth.idle, self.warmth.age - self._age(held))
