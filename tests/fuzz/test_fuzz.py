@@ -21,6 +21,9 @@ REQUESTS = int(os.environ.get("ALIVE_FUZZ_REQUESTS", "10000"))
 CHANGES = 300
 GROWTH = 1.25
 """How much more memory is used in the last quarter than in the second one, at most: large messages leave gaps."""
+CACHES = 64.0
+"""Megabytes by which a process grows besides: ended turns and the starts of sessions' agents are kept up to a bound
+that 10,000 requests do not reach; 24,000 do, and then it is flat."""
 METADATA_BYTES = 7000
 """What gRPC's clients send of metadata."""
 
@@ -104,7 +107,7 @@ async def test_no_request_breaks_anything(fuzzed: Fuzzed) -> None:
     assert (await fuzzed.turn(RIVAL))[-1].HasField("turn_completed")
     for name in fuzzed.processes:
         earlier, later = fuzzer.used(name, 0.25, 0.5), fuzzer.used(name, 0.75, 1.0)
-        assert later <= earlier * GROWTH, f"{name} grows: {earlier:.0f} MB, then {later:.0f} MB"
+        assert later <= earlier * GROWTH + CACHES, f"{name} grows: {earlier:.0f} MB, then {later:.0f} MB"
 
 
 async def test_a_refused_change_changes_nothing(fuzzed: Fuzzed) -> None:
