@@ -21,7 +21,7 @@ DEV := $(VENVS)/dev/bin
 PROTOS := $(patsubst protos/%,%,$(wildcard protos/alive/agent/v1/*.proto))
 SOURCES := $(shell find protos/gen services/*/src services/kit/bin router/src -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: help install services generate fidelity lock check test bench attack demo up doctor images units certs workspace token clean
+.PHONY: help install services generate fidelity recordings lock check test bench drill fuzz attack demo up doctor images units certs workspace token clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,11 +58,17 @@ workspace: services ## Make a workspace: make workspace NAME=site.example
 token: services ## Make a caller's bearer token: make token NAME=backend OWNER=acme [WORKSPACES='acme.*']
 	@$(VENVS)/router/bin/python -m alive_router token $(NAME) --owner $(OWNER) $(if $(WORKSPACES),--workspaces '$(WORKSPACES)')
 
-test: check services $(VENVS)/.docker ## Run every check and every test
+test: check services $(VENVS)/.docker $(VENVS)/.faketime ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
 
-bench: install $(VENVS)/bench/.installed ## Measure us against rivals: make bench [SHORT=1] [ONLY="relay scale"]
+bench: install services $(VENVS)/bench/.installed $(VENVS)/bench-node/.installed ## Measure us: make bench [SHORT=1] [ONLY="relay scale"] [EXPECT=1]
 	@PYTHONPATH=$(VENVS)/bench $(DEV)/python -m tests.bench $(ONLY)
+
+drill: install services $(VENVS)/.faketime ## Have each part fail in each phase of a turn, and print what came of it
+	@ALIVE_DRILLS=all $(DEV)/python -m pytest -q --no-header tests/drills
+
+fuzz: install ## Send requests of any kind to every call: make fuzz [REQUESTS=100000]
+	@ALIVE_FUZZ_REQUESTS=$(or $(REQUESTS),100000) $(DEV)/python -m pytest -q --no-header tests/fuzz
 
 attack: install services $(VENVS)/.docker ## Have both agents attack, and print what stopped them
 	@ALIVE_ATTACK_TABLE=1 $(DEV)/python -m pytest -q --no-header tests/attacks tests/containers/test_attacks.py
@@ -85,6 +91,10 @@ generate: install ## Generate the stubs from the contract
 fidelity: install ## What becomes of everything each vendor can say
 	@$(DEV)/python -m alive_kit.testing.fidelity | tee docs/fidelity.md
 
+recordings: install ## Record the turns of both providers that front ends are tested with
+	@ALIVE_RECORD=1 $(DEV)/python -m pytest -q --no-header tests/conformance/test_projection.py -k "recording and bare" || true
+	@$(DEV)/python -m pytest -q --no-header tests/conformance/test_projection.py services/kit/tests/test_ndjson.py
+
 lock: $(UV) ## Pin what every deployable needs
 	@$(COMPILE) --group pyproject.toml:dev -o requirements-dev.txt
 	@$(COMPILE) -c requirements-dev.txt tests/bench/requirements.in -o tests/bench/requirements.txt
@@ -104,6 +114,13 @@ $(VENVS)/.programs: | $(UV)
 	@if [ "$$(id -u)" = 0 ] && ! { command -v bwrap && command -v socat; } >/dev/null && command -v apt-get >/dev/null; \
 		then echo "installing bubblewrap and socat"; apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends bubblewrap socat >/dev/null; fi
+	@touch $@
+
+# What makes the clock jump in tests.
+$(VENVS)/.faketime: | $(UV)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg -s libfaketime >/dev/null 2>&1; \
+		then echo "installing libfaketime"; apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends libfaketime >/dev/null; fi
 	@touch $@
 
 # What images are built and tested with. Without root the tests of containers say that they are skipped.
@@ -137,6 +154,12 @@ COMPILED = $(if $(filter services/mcp,$(1)),--compile-bytecode)
 $(VENVS)/bench/.installed: tests/bench/requirements.txt $(VENVS)/dev/.installed
 	@echo "installing the rivals"
 	@$(UV) pip install --quiet --require-hashes --python $(DEV)/python --target $(VENVS)/bench -r $<
+	@touch $@
+
+# 760 MB, with CLIs of its own. Without npm, or its registry, the rows say that it is not there.
+$(VENVS)/bench-node/.installed: tests/bench/package.json | $(UV)
+	@mkdir -p $(@D) && cp $< $(@D) && { ! command -v npm >/dev/null || \
+		npm install --silent --no-audit --no-fund --no-package-lock --prefix $(@D) || echo "npm cannot install sandbox-agent"; }
 	@touch $@
 
 define DEPLOYABLE

@@ -193,6 +193,38 @@ END
     assert len(world.product.calls) == before
 
 
+@each_provider
+async def test_a_session_never_acts_for_the_user_before(world: World, provider: str, row: Row) -> None:
+    """A CLI and its server wait, started for Ada; the next turn is Bob's, with nothing of hers."""
+    row("warm: inherit", "act as the user of the turn before, in a session whose CLI waits", provider, "one host, MCP",
+        "another user is another CLI; cookie and user are those of the turn")  # fmt: skip
+    who = 'echo "I am $ALIVE_USER_ID with [$ALIVE_CONNECTED_PROVIDERS]"'
+    marker = await world.deployment.model.script(f"{provider}-ada", Script(replies=[Reply(text="Calm.")]))
+    path = world.deployment.running.state / "workspaces/attacker.example/shell_server.py"
+    stdio = options_pb2.StdioTransport(command="python3", args=[str(path)])
+    events = await world.deployment.caller.run(
+        f"{marker} go",
+        provider_id=provider,
+        workspace_id="attacker.example",
+        tool_context=CONTEXT,
+        mcp_servers=[options_pb2.McpServer(name="shell", stdio=stdio, required=True)],
+        permissions=options_pb2.Permissions(
+            sandbox=options_pb2.SANDBOX_FULL_ACCESS, approval_policy=options_pb2.APPROVAL_POLICY_BYPASS
+        ),
+    )
+    bob = options_pb2.ToolContext(user_id="bob", session_cookie="session=bob")
+    call = ASK + f"""print("status", ask("POST", "/product/api/files/delete")[0])\nEND\n{who}"""
+    before = len(world.product.calls)
+    output, _ = await world.deployment.mcp(
+        provider, f"{provider}-bob", call, tool_context=bob, session_id=events[0].session_id
+    )
+
+    assert events[-1].HasField("turn_completed")
+    assert "I am bob with []" in output
+    assert "status 403" in output  # The product knows no session of his.
+    assert len(world.product.calls) == before
+
+
 async def test_no_secret_of_the_product_is_kept_anywhere(world: World) -> None:
     """Not in a store, a log or a transcript; the gateway's own files hold the one secret that is its."""
     state = world.deployment.running.state

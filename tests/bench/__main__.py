@@ -2,7 +2,8 @@
 
 A benchmark is a module of this package with ``async def measure(*, short: bool) -> list[Row]``. The rows become one
 table and ``build/bench.json``. Ratios are compared with ``expected.json``, what they were when that was committed: one
-that is worse by more than its tolerance ends with exit code 1.
+that is worse by more than its tolerance ends with exit code 1. ``make bench EXPECT=1`` writes that file anew, from what
+it measures; with ``ONLY`` the rest of it stays.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import os
 import pkgutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +25,9 @@ from .row import Row
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
+_EXPECTED = HERE / "expected.json"
+_BROKEN: list[str] = []
+"""The benchmarks that ended with an error."""
 TOLERANCE = 2.0
 """How many times worse than expected a ratio may be: the machine is not quiet, and nothing here is pinned to it."""
 
@@ -37,9 +42,18 @@ def main() -> None:
     out = CHECKOUT / "build" / "bench.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps([_plain(row) for row in rows], indent=1) + "\n")
-    expected = json.loads((HERE / "expected.json").read_text())
+    expected: dict[str, float] = json.loads(_EXPECTED.read_text())
+    if os.environ.get("EXPECT"):
+        expected = expected if sys.argv[1:] else {}  # Rows of the same name in both forms: either may write it.
+        expected.update({_key(row): float(f"{row.ratio:.2g}") for row in rows if not math.isnan(row.ratio)})
+        _EXPECTED.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
+    if unknown := [_key(row) for row in rows if _key(row) not in expected and not math.isnan(row.ratio)]:
+        print("\nnot expected to be anything (make bench EXPECT=1):", *unknown, sep="\n  ")
+    if _BROKEN:
+        print("\nbroken:", *_BROKEN)
     if worse := list(_worse(rows, expected)):
         print("\nworse than expected (tests/bench/expected.json):", *worse, sep="\n  ")
+    if worse or _BROKEN:
         sys.exit(1)
 
 
@@ -51,7 +65,11 @@ def _run(*, short: bool) -> Iterator[Row]:
         module = importlib.import_module(f"{__package__}.{found.name}")
         if hasattr(module, "measure"):
             began = time.monotonic()
-            yield from asyncio.run(module.measure(short=short))
+            try:
+                yield from asyncio.run(module.measure(short=short))
+            except Exception:  # noqa: BLE001  # The others are measured; this one is said, and fails the run.
+                traceback.print_exc()
+                _BROKEN.append(found.name)
             print(f"{found.name}: {time.monotonic() - began:.0f} s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
 
 

@@ -13,16 +13,20 @@ from alive_kit.testing.harness import Caller, calling
 from alive_kit.testing.scripted_model import Fault, Reply
 
 from . import between
-from .agents import PROVIDERS, Agents, agents, cli_processes
+from .bare import BARE
+from .processes import read
 from .relay import provider
 from .row import Row, against
+from .system import System, system
+
+_CLIS = (b"claude", b"codex")
 
 
 async def measure(*, short: bool) -> list[Row]:
     """Measure both."""
     rounds = 4 if short else 20
-    async with agents() as running:
-        rows = [await _cli(running, name, rounds) for name in PROVIDERS]
+    async with system() as running:
+        rows = [await _cli(running, name, rounds) for name in BARE]
     times = [await _service() for _ in range(2 if short else 5)]
     lost, back = zip(*times, strict=True)
     return [
@@ -32,16 +36,17 @@ async def measure(*, short: bool) -> list[Row]:
     ]
 
 
-async def _cli(running: Agents, name: str, rounds: int) -> Row:
+async def _cli(running: System, name: str, rounds: int) -> Row:
     reply = Reply(text="This is going to be cut off.", chunk=4, fault=Fault(stall_after=2))
-    prompt = running.model.script(f"{name}-killed", [reply]) + " go"
+    prompt = await running.script(f"{name}-killed", reply)
     took = []
     for _ in range(rounds):
-        call = running.caller.start(prompt, provider_id=name)
+        call = running.caller.start(prompt, provider_id=name, workspace_id="bench")
         while not any(event.HasField("item_delta") for event in (await call.read()).events):
             pass
+        clis = [process for process in running.agents(name) if read(process, "comm").strip().startswith(_CLIS)]
         began = time.perf_counter()
-        for process in cli_processes():
+        for process in clis:
             os.kill(process, signal.SIGKILL)
         while not any(event.HasField("turn_failed") for event in (await call.read()).events):
             pass

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -96,3 +96,27 @@ async def until_ended() -> None:
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     await told.wait()
+
+
+def family(process: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in processes():
+        if said := read(entry, "stat").rpartition(b")")[2].split():
+            children.setdefault(int(said[1]), []).append(entry)
+    found = [process]
+    for parent in found:
+        found += children.get(parent, [])
+    return found
+
+
+def processes() -> Iterable[int]:
+    """Return every process of the host."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def read(process: int, name: str) -> bytes:
+    """Return what the kernel says of a process; nothing when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    return b""

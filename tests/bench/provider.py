@@ -47,7 +47,7 @@ class Provider(FakeProvider):
 
     async def start(self, spec: TurnSpec) -> FakeAgent:
         """Return an agent."""
-        return Agent(())
+        return Agent({}, rests=False)
 
 
 def _times(seconds: float, rate: float) -> Iterator[float]:

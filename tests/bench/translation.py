@@ -19,15 +19,15 @@ from alive_codex.events import Translator as CodexTranslator
 from alive_kit.testing.fakes import spec
 from alive_kit.testing.scripted_model import Reply
 
-from .agents import Agents, agents
 from .row import Row, compare
+from .system import System, system
 
 _ROUNDS = 15
 
 
 async def measure(*, short: bool) -> list[Row]:
     """Measure each provider."""
-    async with agents() as running:
+    async with system() as running:
         claude, codex = await _recorded(running, "claude"), await _recorded(running, "codex")
     return [
         _row("claude: translation per message, µs", claude, _translate_claude, _read_claude),
@@ -35,11 +35,11 @@ async def measure(*, short: bool) -> list[Row]:
     ]
 
 
-async def _recorded(running: Agents, name: str) -> list[str]:
+async def _recorded(running: System, name: str) -> list[str]:
     """Return the messages of a turn of four hundred deltas, as the CLI said them."""
-    text = "word " * 400
-    prompt = running.model.script(f"{name}-long", [Reply(text=text, chunk=5)]) + " go"
-    events = await running.caller.run(prompt, provider_id=name, delivery=options_pb2.Delivery(include_raw=True))
+    prompt = await running.script(f"{name}-long", Reply(text="word " * 400, chunk=5))
+    delivery = options_pb2.Delivery(include_raw=True)
+    events = await running.caller.run(prompt, provider_id=name, workspace_id="bench", delivery=delivery)
     return list(dict.fromkeys(event.raw_json for event in events if event.raw_json))
 
 

@@ -1,116 +1,113 @@
-"""A first and a following turn, from the prompt to the first word, boxed and behind the router; and the bare SDKs."""
+"""How soon a turn says something: one that follows, and one that starts a CLI, through the router, boxed.
 
-import asyncio
+Against the bare SDKs, which are not boxed and keep their CLI, and against another agent server.
+"""
+
 import contextlib
-import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, StreamEvent
-from openai_codex.client import CodexClient, CodexConfig
+from alive_kit.testing.scripted_model import Reply, RunCommand
 
-from alive_kit.testing.scripted_model import Reply
-
-from ..conformance.conftest import KEY
-from .agents import Agents, agents
+from .bare import BARE
 from .row import Row, absent, compare
+from .sandbox_agent import NAME, sandbox_agent
+from .system import System, Times, system
 
-Times = tuple[float, float]
-"""Milliseconds to the first word of a first and of a following turn."""
+_GOAL = 1.1
+_BARE = "the bare SDK"
 
-Bare = Callable[[str, str, Path], Awaitable[Times]]
+Turn = Callable[[], Awaitable[Times]]
 
 
 async def measure(*, short: bool) -> list[Row]:
-    """Measure each provider against its bare SDK, with the same model."""
+    """Compare both providers."""
     rows = []
-    async with agents() as running:
-        for name, bare in (("claude", _bare_claude), ("codex", _bare_codex)):
-            try:
-                rows += await _compared(running, name, bare, 2 if short else 7)
-            except Exception as error:  # noqa: BLE001  # A vendor's SDK that does not start here is a row that says so.
-                rows.append(absent(f"{name}: turns", "bare SDK", repr(error)[-80:]))
+    async with system() as running:
+        for provider in BARE:
+            rows += await _following(running, provider, 10 if short else 40)
+            rows += await _after_command(running, provider, 3 if short else 10)
+            rows += await _cold(running, provider, 3 if short else 15)
     return rows
 
 
-async def _compared(running: Agents, name: str, bare: Bare, rounds: int) -> list[Row]:
-    prompt = running.model.script(f"{name}-turn", [Reply(text="Some words to say.", chunk=4, repeat=1_000)]) + " go"
-    ours, rival = [], []
+async def _following(running: System, provider: str, rounds: int) -> list[Row]:
+    _, session_id = await running.turn(provider)
+
+    async def ours() -> Times:
+        return (await running.turn(provider, session_id))[0]
+
+    async with contextlib.AsyncExitStack() as exits:
+        homes = [Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="alive-"))) for _ in range(2)]
+        bare = await exits.enter_async_context(BARE[provider](running.model_url, running.key, homes[0]))
+        rivals: dict[str, Turn] = {_BARE: lambda: bare.ask(running.marker)}
+        try:
+            other = await exits.enter_async_context(sandbox_agent(provider, running.model_url, running.key, homes[1]))
+            await other.ask(running.marker)
+            rivals[NAME] = lambda: other.ask(running.marker)
+        except OSError as error:
+            return [
+                *await _compared(f"{provider}: following turn", ours, rivals, rounds),
+                absent(provider, NAME, str(error)),
+            ]
+        return await _compared(f"{provider}: following turn", ours, rivals, rounds)
+
+
+async def _after_command(running: System, provider: str, rounds: int) -> list[Row]:
+    """A turn after one that ran a command, once an agent waits for it."""
+    _, session_id = await running.turn(provider)
+    command = await running.script(
+        f"{provider}-command", Reply(actions=[RunCommand(command="true")]), Reply(text="A few words.")
+    )
+
+    async def ours() -> Times:
+        await running.turn(provider, session_id, command)
+        await running.until_warm(session_id)
+        return (await running.turn(provider, session_id))[0]
+
+    with tempfile.TemporaryDirectory(prefix="alive-") as home:
+        async with BARE[provider](running.model_url, running.key, Path(home)) as bare:
+            rivals: dict[str, Turn] = {_BARE: lambda: bare.ask(running.marker)}
+            return await _compared(f"{provider}: warmed turn after one with a command", ours, rivals, rounds)
+
+
+async def _cold(running: System, provider: str, rounds: int) -> list[Row]:
+    async def ours() -> Times:
+        return (await running.turn(provider))[0]
+
+    async def rival() -> Times:
+        with tempfile.TemporaryDirectory(prefix="alive-") as home:
+            began = time.perf_counter()
+            async with BARE[provider](running.model_url, running.key, Path(home)) as bare:
+                start = (time.perf_counter() - began) * 1e3
+                asked = await bare.ask(running.marker)
+                return Times(event=start + asked.event, word=start + asked.word)
+
+    return await _compared(f"{provider}: cold turn", ours, {_BARE: rival}, rounds)
+
+
+async def _compared(name: str, ours: Turn, rivals: dict[str, Turn], rounds: int) -> list[Row]:
+    """Run all of them in turn, and return the rows of their first events and first words."""
+    for turn in (ours, *rivals.values()):
+        await turn()  # What is slow only once is not what is measured.
+    series: dict[str, list[Times]] = {"": [], **{rival: [] for rival in rivals}}
     for _ in range(rounds):
-        ours.append(await _ours(running, name, prompt))
-        with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as home:
-            rival.append(await bare(prompt, running.model.url, Path(home)))
+        for rival, turn in (("", ours), *rivals.items()):
+            series[rival].append(await turn())
     return [
-        compare(f"{name}: {what} turn to the first word, ms", own, other, "bare SDK", goal=1.1)
-        for what, own, other in zip(
-            ("cold", "following"), zip(*ours, strict=True), zip(*rival, strict=True), strict=True
+        compare(
+            f"{name}, first {what}, ms",
+            _values(series[""], what),
+            _values(series[rival], what),
+            rival,
+            goal=_GOAL if rival == _BARE else 1.0,
         )
+        for rival in rivals
+        for what in ("event", "word")
     ]
 
 
-async def _ours(running: Agents, name: str, prompt: str) -> Times:
-    times, session_id = [], ""
-    for _ in range(2):
-        began = time.perf_counter()
-        call = running.caller.start(prompt, provider_id=name, session_id=session_id)
-        async for response in call:
-            for event in response.events:
-                session_id = event.session_id
-                if event.HasField("item_delta") and len(times) < 2 and began:
-                    times.append((time.perf_counter() - began) * 1e3)
-                    began = 0.0
-    return times[0], times[1]
-
-
-async def _bare_claude(prompt: str, url: str, home: Path) -> Times:
-    variables = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": KEY, "HOME": str(home), "IS_SANDBOX": "1"}
-    quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "CLAUDE_CONFIG_DIR": str(home / ".claude")}
-    options = ClaudeAgentOptions(env={**variables, **quiet}, cwd=home, include_partial_messages=True)
-    began, times = time.perf_counter(), []
-    async with ClaudeSDKClient(options) as client:
-        for _ in range(2):
-            await client.query(prompt)
-            is_first = True
-            async for message in client.receive_response():
-                if is_first and isinstance(message, StreamEvent) and message.event["type"] == "content_block_delta":
-                    times.append((time.perf_counter() - began) * 1e3)
-                    is_first = False
-            began = time.perf_counter()
-    return times[0], times[1]
-
-
-async def _bare_codex(prompt: str, url: str, home: Path) -> Times:
-    return await asyncio.to_thread(_codex_turns, prompt, url, home)
-
-
-def _codex_turns(prompt: str, url: str, home: Path) -> Times:
-    (home / "config.toml").write_text(
-        f'model = "gpt-5"\nmodel_provider = "bench"\n[model_providers.bench]\nname = "bench"\nbase_url = "{url}/v1"\n'
-        'wire_api = "responses"\nenv_key = "OPENAI_API_KEY"\n'
-    )
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "CODEX_HOME": str(home), "OPENAI_API_KEY": KEY}
-    began, times = time.perf_counter(), []
-    with _codex(CodexConfig(cwd=str(home), env=environment)) as client:
-        thread = client.thread_start({"cwd": str(home)}).thread.id
-        for _ in range(2):
-            turn_id = client.turn_start(thread, [{"type": "text", "text": prompt}]).turn.id
-            is_first = True
-            while (said := client.next_turn_notification(turn_id)).method != "turn/completed":
-                if is_first and said.method == "item/agentMessage/delta":
-                    times.append((time.perf_counter() - began) * 1e3)
-                    is_first = False
-            began = time.perf_counter()
-    return times[0], times[1]
-
-
-@contextlib.contextmanager
-def _codex(config: CodexConfig) -> Iterator[CodexClient]:
-    client = CodexClient(config)
-    client.start()
-    try:
-        client.initialize()
-        yield client
-    finally:
-        client.close()
+def _values(times: Sequence[Times], what: str) -> list[float]:
+    return [getattr(one, what) for one in times]

@@ -10,7 +10,7 @@ import pytest
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, item_pb2, options_pb2, provider_pb2
 from alive_kit.testing.harness import collect, request
 from alive_kit.testing.requirements import requirement
-from alive_kit.testing.scripted_model import AskUser, CallTool, EditFile, Reply, RunCommand, WriteFile
+from alive_kit.testing.scripted_model import AskUser, CallTool, EditFile, RawTool, Reply, RunCommand, WriteFile
 
 from .conftest import Subject, items, said
 from .test_mcp import asking, notes
@@ -155,6 +155,48 @@ async def test_a_tool_of_an_mcp_server_is_asked_for_unless_it_only_reads(subject
     assert [call.status for call in calls[:2]] == [item_pb2.ITEM_STATUS_COMPLETED] * 2
     assert calls[2].status in {item_pb2.ITEM_STATUS_DECLINED, item_pb2.ITEM_STATUS_FAILED}
     assert said(events) == "Done."
+
+
+@requirement("approval:once")
+async def test_what_is_allowed_runs_once_and_within_its_walls(subject: Subject) -> None:
+    """Also what they stop: it writes into the workspace, connects to a port of the host, and fails where it may not."""
+    port = subject.model.url.rpartition(":")[2]
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 2)"
+    command = RunCommand(command=f'echo ran >> runs; python3 -c "{connect}"')
+    workspace = subject.workspace("once")
+    prompt = subject.script("once", Reply(actions=[command]), Reply(text="Tried."))
+    (item,) = items(await Talk(subject, prompt, workspace_id="once").run(ONCE), "command")
+
+    assert (workspace / "runs").read_text() == "ran\n"
+    assert (item.status == item_pb2.ITEM_STATUS_FAILED) is subject.boxed
+
+
+@requirement("approval:escalation")
+async def test_a_command_that_is_to_leave_the_sandbox_is_asked_for(subject: Subject) -> None:
+    """As any other; what is denied does not run."""
+    workspace = subject.workspace("escalation")
+    actions = [leaving(subject, f"touch {name}") for name in ("allowed", "denied")]
+    replies = [Reply(actions=[action]) for action in actions]
+    talk = Talk(subject, subject.script("leaving", *replies, Reply(text="Done.")), workspace_id="escalation")
+    await talk.run(ONCE, DENY)
+
+    assert [asked.command.command for asked in talk.asked] == ["touch allowed", "touch denied"]
+    assert {asked.reason for asked in talk.asked} == {"It needs to." if isinstance(actions[0], RawTool) else ""}
+    assert (workspace / "allowed").exists()
+    assert not (workspace / "denied").exists()
+
+
+def leaving(subject: Subject, command: str) -> RawTool | RunCommand:
+    """Return a command with which the model asks to run it outside of the CLI's own sandbox, where there is one."""
+    match subject.name:
+        case "claude":
+            more = {"command": command, "dangerouslyDisableSandbox": True, "description": "It needs to."}
+            return RawTool(name="Bash", arguments=more)
+        case "codex":
+            more = {"cmd": command, "sandbox_permissions": "require_escalated", "justification": "It needs to."}
+            return RawTool(name="exec_command", arguments=more)
+        case _:
+            return RunCommand(command=command)
 
 
 @requirement("approval:session")
@@ -401,5 +443,42 @@ async def test_a_running_turn_is_steered_or_the_provider_says_that_it_cannot(sub
         await subject.caller.stub.SteerTurn(steering)
 
     assert ("Think of the heron." in subject.sent("steered")) is can
+    assert users(events)[1:] == ["Think of the heron."] * can
     assert events[-1].HasField("turn_completed")
     assert late.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def users(events: Iterable[event_pb2.Event]) -> list[str]:
+    """Return what the user said."""
+    completed = [event.item_completed.item for event in events if event.HasField("item_completed")]
+    return [item.message.text for item in completed if item.message.role == item_pb2.ROLE_USER]
+
+
+@requirement("steer")
+@pytest.mark.parametrize("count", [1, 2])
+async def test_what_is_added_to_the_last_answer_is_answered_in_the_same_turn(subject: Subject, count: int) -> None:
+    """Its usage is the turn's; then the session takes its next turn, which has an answer of its own."""
+    if subject.capability("SteerTurn").support == provider_pb2.CAPABILITY_SUPPORT_UNSUPPORTED:
+        pytest.skip("it cannot be steered")
+    slow = Reply(text="This takes a while to say.", chunk=2, gap=0.1)
+    name = f"late-{count}"
+    prompt = subject.script(name, slow, Reply(text="About the heron.", repeat=count), Reply(text="Next."))
+    call, events = subject.caller.start(prompt), list[event_pb2.Event]()
+    while not any(event.HasField("item_delta") for event in events):
+        events += (await call.read()).events
+    ids = {"workspace_id": "demo", "turn_id": events[0].turn_id}
+    for number in range(count):
+        part = request(f"Think of heron {number}.").input
+        await subject.caller.stub.SteerTurn(agent_service_pb2.SteerTurnRequest(**ids, input=part))
+    events += await collect(call)
+    told = subject.bodies(name)
+    after = await subject.caller.run("and now", session_id=events[0].session_id)
+
+    assert users(events)[1:] == [f"Think of heron {number}." for number in range(count)]
+    assert all(f"Think of heron {number}." in json.dumps(told[-1]) for number in range(count))
+    assert len(told) > 1
+    assert "About the heron." in [item.message.text for item in items(events, "message")]
+    assert 1 <= events[-1].turn_completed.usage.model_requests <= len(told)  # What was cut short may not be counted.
+    assert sum(event.HasField("turn_started") for event in events) == 1
+    assert after[-1].turn_completed.usage.model_requests == 1
+    assert said(after) in {"About the heron.", "Next."}

@@ -1,11 +1,13 @@
 """What becomes of a turn whose MCP server fails, at its start or in a call: the same on every provider."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 from google.protobuf.duration_pb2 import Duration
 
-from alive.agent.v1 import error_pb2, event_pb2, item_pb2, options_pb2
+from alive.agent.v1 import error_pb2, event_pb2, item_pb2, options_pb2, provider_pb2
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import CallTool, Reply
 
@@ -43,11 +45,42 @@ server.run("stdio")
 '''
 
 
-def broken(how: str, *, required: bool) -> options_pb2.McpServer:
-    """Return a server that does not start."""
-    command, args = _STARTS[how]
-    stdio = options_pb2.StdioTransport(command=command, args=args)
-    return options_pb2.McpServer(name="broken", stdio=stdio, required=required, startup_timeout=Duration(seconds=1))
+_ANSWERS = ("down", "unauthorized", "mute")
+"""How a server that is reached over HTTP is not there: nobody listens, it wants to know who asks, it says nothing."""
+
+
+@pytest.fixture(scope="module")
+async def url() -> AsyncIterator[str]:
+    """Return where servers are that do not help."""
+
+    async def unauthorized(_request: web.Request) -> web.Response:
+        return web.Response(status=401, headers={"www-authenticate": "Bearer"})
+
+    async def mute(_request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_route("*", "/unauthorized", unauthorized)
+    app.router.add_route("*", "/mute", mute)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield "http://{}:{}".format(*runner.addresses[0][:2])
+    await runner.cleanup()
+
+
+def broken(subject: Subject, how: str, url: str, *, required: bool) -> options_pb2.McpServer:
+    """Return a server that does not start, or is not there."""
+    server = options_pb2.McpServer(name="broken", required=required, startup_timeout=Duration(seconds=1))
+    if how in _STARTS:
+        command, args = _STARTS[how]
+        server.stdio.CopyFrom(options_pb2.StdioTransport(command=command, args=args))
+        return server
+    if subject.capability("mcp_servers.http").support == provider_pb2.CAPABILITY_SUPPORT_UNSUPPORTED:
+        pytest.skip("agents have no network")
+    server.http.url = "http://127.0.0.1:9/mcp" if how == "down" else f"{url}/{how}"
+    return server
 
 
 def failing(subject: Subject, *, slow: str = "0", **fields: object) -> options_pb2.McpServer:
@@ -59,12 +92,12 @@ def failing(subject: Subject, *, slow: str = "0", **fields: object) -> options_p
 
 
 @requirement("mcp:optional")
-@pytest.mark.parametrize("how", _STARTS)
-async def test_an_optional_server_that_fails_is_a_state_and_a_notice(subject: Subject, how: str) -> None:
+@pytest.mark.parametrize("how", [*_STARTS, *_ANSWERS])
+async def test_an_optional_server_that_fails_is_a_state_and_a_notice(subject: Subject, how: str, url: str) -> None:
     """Within its time to start, and the turn goes on without its tools."""
     prompt = subject.script(f"optional-{how}", Reply(text="Fine."))
     async with asyncio.timeout(BOUND):
-        events = await subject.caller.run(prompt, mcp_servers=[broken(how, required=False)])
+        events = await subject.caller.run(prompt, mcp_servers=[broken(subject, how, url, required=False)])
     started = next(event.turn_started for event in events if event.HasField("turn_started"))
 
     assert [state.status for state in started.mcp_servers] == [event_pb2.MCP_SERVER_STATUS_FAILED]
@@ -73,12 +106,12 @@ async def test_an_optional_server_that_fails_is_a_state_and_a_notice(subject: Su
 
 
 @requirement("mcp:required")
-@pytest.mark.parametrize("how", _STARTS)
-async def test_a_required_server_that_fails_fails_the_turn(subject: Subject, how: str) -> None:
+@pytest.mark.parametrize("how", [*_STARTS, *_ANSWERS])
+async def test_a_required_server_that_fails_fails_the_turn(subject: Subject, how: str, url: str) -> None:
     """Within its time to start; the model is never asked."""
     prompt = subject.script(f"required-{how}", Reply(text="Never."))
     async with asyncio.timeout(BOUND):
-        events = await subject.caller.run(prompt, mcp_servers=[broken(how, required=True)])
+        events = await subject.caller.run(prompt, mcp_servers=[broken(subject, how, url, required=True)])
 
     assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_MCP
     assert subject.bodies(f"required-{how}") == []

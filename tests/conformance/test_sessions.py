@@ -193,6 +193,8 @@ async def test_a_session_that_the_vendor_lost_fails_by_name(subject: Subject, da
     subject.workspace(workspace_id)
     prompt = subject.script(workspace_id, Reply(text="The word is smew."))
     turn = (await subject.caller.run(prompt, workspace_id=workspace_id))[0]
+    assert subject.caller.service
+    await subject.caller.service.agents.park(workspace_id, turn.session_id)  # A warm CLI would still know it.
     for path in (subject.directory / "homes" / workspace_id).rglob("*.jsonl"):
         path.unlink() if damage == "gone" else path.write_bytes(b"\x00\xffnoise\n" * 99)
     events = await subject.caller.run("go", workspace_id=workspace_id, session_id=turn.session_id)

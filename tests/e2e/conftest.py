@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +60,16 @@ def up(
     venvs: Path = VENVS,
     prefix: tuple[str, ...] = (),
     arguments: tuple[str, ...] = (),
+    prepare: Callable[[Path], None] = lambda _state: None,
     **variables: str,
 ) -> Iterator[Running]:
     """Run the system under a temporary state directory until the block ends."""
     with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as name:
         state = Path(name)
         state.chmod(0o777 if prefix else 0o711)
+        prepare(state)
         address = free_address()
-        own = {"ALIVE_STATE_DIR": name, "ALIVE_LISTEN": address, "ALIVE_DRAIN_SECONDS": "0"}
+        own = {"ALIVE_STATE_DIR": name, "ALIVE_LISTEN": address, "ALIVE_DRAIN_SECONDS": "0", "ALIVE_OVERLOAD": "1000"}
         environment = {"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": name, **own, **variables}
         program = [*prefix, str(venvs / "stack/bin/alive-stack"), "--checkout", str(checkout)]
         process = subprocess.Popen(

@@ -2,9 +2,10 @@
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -64,7 +65,9 @@ async def system() -> AsyncIterator[System]:
 
 
 @contextlib.asynccontextmanager
-async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterator[System]:
+async def running(
+    *names: str, absent: str = "", service_settings: Mapping[str, Any] = MappingProxyType({}), **settings: Any
+) -> AsyncIterator[System]:
     """Run a router in front of fake providers, and of one that is configured and not there."""
     async with contextlib.AsyncExitStack() as exits:
         temporary = tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True)
@@ -76,7 +79,8 @@ async def running(*names: str, absent: str = "", **settings: Any) -> AsyncIterat
         for name, provider in providers.items():
             home = directory / name
             home.mkdir()
-            services[name] = await exits.enter_async_context(serving(provider, home, workspaces=workspaces))
+            own = service_settings.get(name, {})
+            services[name] = await exits.enter_async_context(serving(provider, home, workspaces=workspaces, **own))
             endpoints[name] = f"unix:{home}/agent.sock"
         if absent:
             endpoints[absent] = f"unix:{directory}/absent.sock"

@@ -24,6 +24,7 @@ from alive.agent.v1 import (
 from alive_kit.testing.fakes import answers, started
 from alive_kit.testing.harness import collect, request
 from alive_kit.tls import TlsFiles, channel_credentials
+from alive_router.callers import SCOPES
 from alive_router.settings import RouterSettings
 from alive_stack.certificates import make_certificates
 
@@ -124,6 +125,29 @@ async def test_every_call_needs_an_identity(guarded: System, metadata: tuple[tup
         assert answer == "UNAUTHENTICATED IDENTITY_MISSING", method.name
     health = health_pb2_grpc.HealthStub(guarded.caller.channel)
     assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_every_call_needs_its_scope(guarded: System) -> None:
+    """Whoever may only look at sessions is refused everything else, before anything is looked at."""
+    for _, method in EVERY_CALL:
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        call = guarded.caller.channel.unary_stream if method.server_streaming else guarded.caller.channel.unary_unary
+        called = call(path)(b"", metadata=bearer("reader"))
+        answer = await code(called.read() if method.server_streaming else called)
+        assert (answer == "PERMISSION_DENIED FORBIDDEN") is (SCOPES[method.name] != "sessions"), method.name
+
+
+async def test_having_an_agent_start_needs_the_scope_of_turns(guarded: System) -> None:
+    """Whoever may only look at sessions may look at them."""
+    session_id = (await run(guarded, "acme"))[0].session_id
+    looks = session_pb2.GetSessionRequest(workspace_id="demo", session_id=session_id)
+    warms = session_pb2.GetSessionRequest(workspace_id="demo", session_id=session_id, warm=True)
+    found = await guarded.caller.stub.GetSession(looks, metadata=bearer("reader"))
+    refused = await code(guarded.caller.stub.GetSession(warms, metadata=bearer("reader")))
+    allowed = await guarded.caller.stub.GetSession(warms, metadata=bearer("acme"))
+
+    assert found.session.session_id == allowed.session.session_id == session_id
+    assert refused == "PERMISSION_DENIED FORBIDDEN"
 
 
 async def test_a_caller_does_what_its_scopes_say(guarded: System) -> None:

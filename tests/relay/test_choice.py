@@ -37,14 +37,16 @@ async def test_the_request_wins_over_the_workspace_and_that_over_the_default(sys
 
 
 async def test_a_session_stays_with_its_provider(system: System) -> None:
-    """Even when the workspace's setting has changed; another one is refused by name."""
+    """Also when the workspace's setting has changed; it moves when a request says so, and stays there."""
     first = await system.caller.run("hello", provider_id="blue")
-    second = await system.caller.run("hello", session_id=first[0].session_id)
-    moved = await refusal(system.caller.run("hello", session_id=first[0].session_id, provider_id="red"))
+    session_id = first[0].session_id
+    await update(system, Settings(provider_id="red"))
+    second = await system.caller.run("hello", session_id=session_id)
+    third = await system.caller.run("hello", session_id=session_id, provider_id="red")
+    fourth = await system.caller.run("hello", session_id=session_id)
 
-    assert second[0].provider_id == "blue"
-    assert moved.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "provider_id" in (moved.details() or "")
+    assert [events[0].provider_id for events in (second, third, fourth)] == ["blue", "red", "red"]
+    assert {events[0].session_id for events in (second, third, fourth)} == {session_id}
 
 
 async def test_the_workspaces_settings_reach_the_turn(system: System) -> None:

@@ -3,13 +3,10 @@
 import asyncio
 import contextlib
 import itertools
-import os
-import signal
 import sqlite3
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -22,63 +19,50 @@ from alive.agent.v1 import (
     workspace_service_pb2_grpc,
 )
 from alive_kit.testing.harness import collect, request
+from alive_kit.testing.processes import Processes, Program
 
 BOUND = 90
 ROUNDS = 2
 AT_ONCE = 8
-SERVICES = {"provider": str(Path(__file__).with_name("red_provider.py")), "router": "alive_router"}
+SERVICES = ("provider", "router")
 
 
-class Processes:
-    """A provider and a router, each a process."""
-
-    def __init__(self, directory: Path, database: str) -> None:
-        self._directory = directory
-        common = {"PATH": "/usr/bin:/bin", "ALIVE_WORKSPACES": f"{directory}/workspaces"}
-        self._environments = {
-            "provider": {
+def programs(directory: Path, database: str) -> dict[str, Program]:
+    """Return a provider and a router."""
+    common = {"ALIVE_WORKSPACES": f"{directory}/workspaces"}
+    return {
+        "provider": Program(
+            words=[str(Path(__file__).with_name("red_provider.py"))],
+            variables={
                 **common,
                 "ALIVE_LISTEN": f"unix:{directory}/red.sock",
                 "ALIVE_STATE_DIR": f"{directory}/red",
                 "ALIVE_DISCONNECT_GRACE_SECONDS": "60",
             },
-            "router": {
+        ),
+        "router": Program(
+            words=["-m", "alive_router"],
+            variables={
                 **common,
                 "ALIVE_LISTEN": f"unix:{directory}/router.sock",
                 "ALIVE_PROVIDERS": f"red=unix:{directory}/red.sock",
                 "ALIVE_STATE_DIR": str(directory),
                 "ALIVE_DATABASE_URL": database,
             },
-        }
-        self._running: dict[str, asyncio.subprocess.Process] = {}
-
-    async def start(self, name: str) -> None:
-        """Start one."""
-        words = [SERVICES[name]] if name == "provider" else ["-m", SERVICES[name]]
-        with (self._directory / f"{name}.log").open("ab") as log:
-            self._running[name] = await asyncio.create_subprocess_exec(
-                sys.executable, *words, env=self._environments[name], stderr=log
-            )
-
-    async def kill(self, name: str) -> None:
-        """End one at once."""
-        process = self._running.pop(name)
-        os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
+        ),
+    }
 
 
 @pytest.fixture
-async def processes(database: str) -> AsyncIterator[tuple[Processes, Path]]:
+def processes(database: str) -> Iterator[tuple[Processes, Path]]:
     """Return a provider and a router that run, and where they keep what they know."""
     with tempfile.TemporaryDirectory(prefix="alive-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         (directory / "workspaces/demo").mkdir(parents=True)
-        running = Processes(directory, database)
-        for service in SERVICES:
-            await running.start(service)
+        running = Processes(directory, programs(directory, database))
+        running.start()
         yield running, directory
-        for service in SERVICES:
-            await running.kill(service)
+        running.close()
 
 
 async def turns(directory: Path, ids: "itertools.count[int]", until: asyncio.Event) -> None:
@@ -125,11 +109,11 @@ async def test_every_turn_is_booked_once_whoever_is_killed(processes: tuple[Proc
         for _ in range(AT_ONCE):
             tasks.create_task(turns(directory, ids, until))
         seen = 0
-        for victim in [*SERVICES] * ROUNDS:
+        for victim in SERVICES * ROUNDS:
             rows = await booked(directory, seen + AT_ONCE)  # Turns have ended since the last kill; others run.
             seen = sum(row.turns for row in rows)
-            await running.kill(victim)
-            await running.start(victim)
+            running.kill(victim)
+            running.start(victim)
         await booked(directory, seen + AT_ONCE)
         until.set()
     kept = await outcomes(directory)

@@ -5,7 +5,9 @@ from typing import Any
 import grpc
 import pytest
 
-from alive.agent.v1 import agent_service_pb2, event_pb2, workspace_service_pb2
+from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, workspace_service_pb2
+from alive_kit.failures import failure
+from alive_kit.testing.fakes import started
 from alive_router.audience import admits, audience_of, place
 from alive_router.settings import RouterSettings
 
@@ -58,30 +60,59 @@ async def test_a_provider_is_only_for_those_to_whom_it_is_rolled_out(system: Sys
 
 @pytest.mark.parametrize("back", [{"percentage": 0}, {"enabled": False, "percentage": 100}])
 async def test_a_rollback_leaves_settings_and_uses_the_default(system: System, back: dict[str, Any]) -> None:
-    """With a notice, on every router; a session there is refused; rolled out again, everything is as before."""
+    """With a notice, on every router; a session there moves with its memory; rolled out again, new ones are there."""
     await roll(system, percentage=100)
     await update(system, Settings(provider_id="blue"))
     before = await system.caller.run("hello")
     await roll(system, **back)
     during = await system.caller.run("hello")
     by_name = await system.caller.run("hello", provider_id="red")
-    session = await refusal(system.caller.run("hello", session_id=before[0].session_id))
+    moved = await system.caller.run("hello", session_id=before[0].session_id)
+    told = [item.message.text for item in system.providers["red"].specs[-1].request.history.items]
     async with beside(system) as other:
         elsewhere = await other.caller.run("hello")
         info = await other.caller.stub.GetProviderInfo(agent_service_pb2.GetProviderInfoRequest(workspace_id="demo"))
     asked = workspace_service_pb2.GetWorkspaceRequest(workspace_id="demo")
     kept = (await system.workspaces.GetWorkspace(asked)).workspace.settings.provider_id
     await roll(system, percentage=100)
-    after = await system.caller.run("hello", session_id=before[0].session_id)
+    after = await system.caller.run("hello")
 
     assert [events[0].provider_id for events in (before, during, elsewhere, after)] == ["blue", "red", "red", "blue"]
+    assert moved[0].provider_id == "red"
+    assert told == ["hello", "Hello."]
     assert rolled_back(during)
+    assert rolled_back(moved)
     assert rolled_back(elsewhere)
     assert not rolled_back(by_name)
     assert not rolled_back(after)
-    assert session.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert info.provider.provider_id == "red"
     assert kept == "blue"
+
+
+async def test_a_rollback_leaves_no_model_of_the_other_provider(system: System) -> None:
+    """The settings keep it, and a turn elsewhere is told that its provider's own one answers."""
+    await update(system, Settings(provider_id="blue", agent={"model": "blue-1"}))
+    await roll(system, percentage=0)
+    events = await system.caller.run("hello")
+    asked = workspace_service_pb2.GetWorkspaceRequest(workspace_id="demo")
+    kept = (await system.workspaces.GetWorkspace(asked)).workspace.settings.agent.model
+
+    assert events[-1].HasField("turn_completed")
+    assert "model_replaced" in {event.notice.code for event in events}
+    assert system.providers["red"].specs[-1].request.agent.model == ""
+    assert kept == "blue-1"
+
+
+async def test_a_provider_that_is_rolled_back_takes_nothing_over(system: System) -> None:
+    """Though the workspace's settings name it, from before."""
+    await update(system, Settings(failover={"provider_ids": ["blue"]}))
+    await roll(system, percentage=0)
+    system.providers["red"].scripts["go"] = [started(), failure(error_pb2.FAILURE_REASON_RATE_LIMIT)]
+    events = await system.caller.run("go")
+
+    assert events[-1].HasField("turn_failed")
+    assert {event.provider_id for event in events} == {"red"}
+    assert system.providers["blue"].specs == []
 
 
 async def test_a_preferred_provider_comes_before_the_default(system: System) -> None:

@@ -1,11 +1,15 @@
 """Sessions through the router: each at its provider, all of them in one list."""
 
+import asyncio
+
 import grpc
 import pytest
 
 from alive.agent.v1 import agent_service_pb2, session_pb2
 
 from .conftest import System
+
+BOUND = 10
 
 
 async def test_sessions_of_every_provider_are_one_list(system: System) -> None:
@@ -46,6 +50,22 @@ async def test_a_session_is_read_forked_and_deleted_at_its_provider(system: Syst
     assert got.provider_id == fork.provider_id == events[0].provider_id == "blue"
     assert [entry.item.provider_id for entry in items] == ["blue", "blue"]
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_session_is_warmed_where_its_next_turn_goes(system: System) -> None:
+    """At the provider that had its latest turn, and nowhere else."""
+    red, blue = (system.providers[name] for name in ("red", "blue"))
+    session_id = (await system.caller.run("go", provider_id="blue"))[0].session_id
+    await system.caller.run("go", provider_id="red", session_id=session_id)
+    asked = session_pb2.GetSessionRequest(workspace_id="demo", session_id=session_id, warm=True)
+    got = (await system.caller.stub.GetSession(asked)).session
+    async with asyncio.timeout(BOUND):
+        while len(red.specs) < 2:
+            await asyncio.sleep(0)
+
+    assert got.provider_id == "red"
+    assert red.specs[1].resume
+    assert len(blue.specs) == 1
 
 
 @pytest.mark.parametrize(

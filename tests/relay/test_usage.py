@@ -9,9 +9,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
-from alive.agent.v1 import event_pb2, outcome_service_pb2, usage_pb2, workspace_service_pb2
+from alive.agent.v1 import error_pb2, event_pb2, outcome_service_pb2, usage_pb2, workspace_service_pb2
 from alive_kit.failures import failure
-from alive_kit.testing.fakes import answers, started
+from alive_kit.testing.fakes import answers, started, usage
 from alive_router.database import Database
 from alive_router.ledger import Ledger, Spent
 from alive_router.quota import above, period
@@ -63,6 +63,49 @@ async def test_turns_are_counted_by_day_provider_and_model(system: System) -> No
     assert found[0].usage == Usage()
     assert (found[0].unpriced_turns, found[2].unpriced_turns) == (0, 3)
     assert blue == [found[1]]
+
+
+async def test_a_turn_that_was_taken_over_counts_once(system: System) -> None:
+    """For the provider that took it, whose turn it then is; what the one that declined it used is booked too."""
+    await update(system, Settings(failover={"provider_ids": ["blue"]}))
+    refused = [started("fake-2"), usage(0, 0), failure(error_pb2.FAILURE_REASON_RATE_LIMIT)]
+    system.providers["red"].scripts["go"] = refused
+    await system.caller.run("go")
+    await system.caller.run("hello", provider_id="red")
+    found = await rows(system, until=2, workspace_id="demo")
+
+    assert {(row.provider_id, row.model): (row.turns, row.usage.model_requests) for row in found} == {
+        ("blue", "fake-1"): (1, 1),
+        ("red", "fake-2"): (0, 1),
+        ("red", "fake-1"): (1, 1),
+    }
+
+
+async def test_an_attempt_that_comes_again_is_booked_again(system: System, database: str) -> None:
+    """A call whose every attempt was refused may come again under its id, and be taken then."""
+    ended = Timestamp()
+    ended.GetCurrentTime()
+    outcomes = [
+        outcome_service_pb2.Outcome(
+            cursor=terminal.lower(),
+            workspace_id="demo",
+            turn_id="t",
+            attempt=1,
+            terminal=terminal,
+            usage=Usage(input_tokens=1),
+            start_time=Timestamp(seconds=ended.seconds - age),
+            end_time=ended,
+        )
+        for age, terminal in ((2, "TERMINAL_DECLINED"), (1, "TERMINAL_COMPLETED"))
+    ]
+    own = Database(database or f"sqlite+aiosqlite:///{system.directory}/router.db")
+    ledger = Ledger(own, keep=timedelta(days=1))
+    await ledger.book("green", outcomes)
+    await ledger.book("green", outcomes)
+    found = await rows(system, provider_id="green")
+    await own.close()
+
+    assert [(row.turns, row.usage.input_tokens) for row in found] == [(1, 2)]
 
 
 async def test_each_model_has_its_part_and_the_sum_is_the_turns(system: System) -> None:

@@ -170,9 +170,11 @@ class Callers:
             WorkspaceNotFound: a workspace is not the caller's, whether it exists or not.
         """
         caller = self.identify(context)
-        scope = SCOPES.get(method)
-        if scope not in caller.scopes:
-            raise Forbidden(f"{caller.name!r} may not call {method}: it needs the scope {scope!r}", scope=str(scope))
+        for scope in _scopes(method, request):
+            if scope not in caller.scopes:
+                raise Forbidden(
+                    f"{caller.name!r} may not call {method}: it needs the scope {scope!r}", scope=str(scope)
+                )
         for workspace_id in _workspaces_of(request):
             if is_slug(workspace_id) and not caller.may_use(workspace_id):  # What is no id is refused as such.
                 raise WorkspaceNotFound(workspace_id)
@@ -228,6 +230,13 @@ def _matches(pattern: str, workspace_id: str) -> bool:
     if pattern.endswith("*"):
         return workspace_id.startswith(pattern[:-1])
     return workspace_id == pattern
+
+
+def _scopes(method: str, request: Message) -> Iterator[Scope | None]:
+    """Yield what a call needs: one that has an agent start needs what starting turns does."""
+    yield SCOPES.get(method)
+    if getattr(request, "warm", False):
+        yield "turns"
 
 
 def _workspaces_of(request: Any) -> Iterator[str]:

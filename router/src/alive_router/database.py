@@ -1,13 +1,18 @@
 """The router's database: any that SQLAlchemy speaks to without blocking; SQLite and PostgreSQL are tested.
 
 Migrations run over the same connections as everything else, so that one driver is enough.
+
+What a turn needs of SQLite takes some ten microseconds, and a thread for it several hundred: so it is read and written
+in the event loop's own thread. What may take long, or waits for the disk, is done in other threads.
 """
 
+import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from alembic import command
@@ -15,10 +20,19 @@ from alembic.config import Config
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from alive_kit.database import CHECKPOINT_PAGES, keep_checkpointing
 from alive_kit.errors import StoreUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Connection: TypeAlias = "AsyncConnection | _InlineConnection"
 
 _BUSY_SECONDS = 30
 """How long SQLite waits for another writer."""
+
+_LOOK_SECONDS = 0.002
+"""How often it is looked whether the other writer is done, where nobody else may be kept waiting."""
 
 _MIGRATING = 0x616C697665
 """PostgreSQL's lock under which one router at a time migrates."""
@@ -35,34 +49,43 @@ class Database:
     """A pool of connections."""
 
     def __init__(self, url: str) -> None:
-        is_sqlite = sa.make_url(url).get_backend_name() == "sqlite"
-        # A connection that the server has closed meanwhile is replaced, not handed out.
-        options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
-        self._engine: AsyncEngine = create_async_engine(url, **options)
-        if is_sqlite:
-            sa.event.listen(self._engine.sync_engine, "connect", _configure_sqlite)
+        parsed = sa.make_url(url)
+        self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        self._checkpointing: asyncio.Task[None] | None = None
+        if self._is_sqlite:
+            self._path = Path(parsed.database or "")
+            self._engine: AsyncEngine | _InlineEngine = _InlineEngine(parsed)
+            waiting = {"timeout": _BUSY_SECONDS, "isolation_level": None}
+            self._threads: AsyncEngine | _InlineEngine = create_async_engine(url, connect_args=waiting)
+            for engine in (self._engine, self._threads):
+                sa.event.listen(engine.sync_engine, "connect", _configure_sqlite)
+        else:
+            # A connection that the server has closed meanwhile is replaced, not handed out.
+            self._engine = self._threads = create_async_engine(url, pool_pre_ping=True)
 
     @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Connect for a block.
+    async def reading(self, *, much: bool = False) -> AsyncIterator[Connection]:
+        """Connect for a block; say so where it reads more than a few rows.
 
         Raises:
             StoreUnavailable: the database does not answer.
         """
         with _answering():
-            async with self._engine.connect() as connection:
+            async with (self._threads if much else self._engine).connect() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Connect for a block that is kept as a whole, or not at all.
+    async def writing(self, *, much: bool = False) -> AsyncIterator[Connection]:
+        """Connect for a block that is kept as a whole, or not at all; say so where it changes more than a few rows.
 
         Raises:
             StoreUnavailable: the database does not answer.
             IntegrityError: it would break a rule of the tables.
         """
         with _answering():
-            async with self._engine.begin() as connection:
+            async with (self._threads if much else self._engine).begin() as connection:
+                if self._is_sqlite:
+                    await _begin(connection)
                 yield connection
 
     async def migrate(self, revision: str = "head") -> None:
@@ -75,15 +98,20 @@ class Database:
             if connection.dialect.name == "postgresql":
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
             await connection.run_sync(_migrate, revision)
+        if self._is_sqlite and not self._checkpointing:
+            self._checkpointing = asyncio.create_task(keep_checkpointing(self._path), name="checkpoints")
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        if self._checkpointing:
+            self._checkpointing.cancel()
+        for engine in {self._engine, self._threads}:
+            await engine.dispose()
 
 
-def insert_missing(connection: AsyncConnection, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
+def insert_missing(dialect: str, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
     """Return an insert that leaves a row alone that is there already; its result's rowcount says what it did."""
-    if connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
 
@@ -98,11 +126,77 @@ def _answering() -> Iterator[None]:
         raise StoreUnavailable from error
 
 
+class _InlineConnection:
+    """A connection with the methods of SQLAlchemy's for asyncio; each is done when it returns."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    @property
+    def dialect(self) -> sa.Dialect:
+        """What the database speaks."""
+        return self._connection.dialect
+
+    async def execute(
+        self, statement: sa.Executable, parameters: "Mapping[str, Any] | list[Mapping[str, Any]] | None" = None
+    ) -> sa.CursorResult[Any]:
+        """Execute a statement."""
+        return self._connection.execute(statement, parameters)
+
+    async def exec_driver_sql(self, statement: str) -> sa.CursorResult[Any]:
+        """Execute a statement in the words of the driver."""
+        return self._connection.exec_driver_sql(statement)
+
+    async def run_sync(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function with the connection itself."""
+        return fn(self._connection, *args, **kwargs)
+
+
+class _InlineEngine:
+    """Connections to one database; a statement that finds it locked fails at once."""
+
+    def __init__(self, url: sa.URL) -> None:
+        arguments = {"timeout": 0.0, "isolation_level": None}
+        self.sync_engine = sa.create_engine(url.set(drivername="sqlite"), connect_args=arguments)
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[_InlineConnection]:
+        """Connect for a block."""
+        with self.sync_engine.connect() as connection:
+            yield _InlineConnection(connection)
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[_InlineConnection]:
+        """Connect for a block that is kept as a whole, or not at all."""
+        with self.sync_engine.begin() as connection:
+            yield _InlineConnection(connection)
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        self.sync_engine.dispose()
+
+
+async def _begin(connection: Connection) -> None:
+    """Become SQLite's one writer, and let others run while somebody else is."""
+    due = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
+        except sa.exc.OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > due:
+                raise
+        await asyncio.sleep(_LOOK_SECONDS)  # Nothing tells when another process has written.
+
+
 def _configure_sqlite(connection: Any, _record: object) -> None:
-    """Have readers and the writer not wait for each other; outlives the death of the process, not a loss of power."""
+    """Have readers and the writer not wait for each other; outlives the death of the process, not a loss of power.
+
+    Nobody who commits writes the log back into the file: that waits for the disk, and a thread does it.
+    """
     cursor: sqlite3.Cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
+    for setting in ("journal_mode = WAL", "synchronous = NORMAL", f"wal_autocheckpoint = {CHECKPOINT_PAGES}"):
+        cursor.execute(f"PRAGMA {setting}")
     cursor.close()
 
 

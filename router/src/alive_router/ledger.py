@@ -60,7 +60,9 @@ class Ledger:
                 cursor = outcome.cursor
                 if _time(outcome) >= oldest:  # What is older has been booked, and is forgotten.
                     await _book(connection, provider_id, outcome)
-            await connection.execute(insert_missing(connection, CURSORS).values(provider_id=provider_id, cursor=cursor))
+            await connection.execute(
+                insert_missing(connection.dialect.name, CURSORS).values(provider_id=provider_id, cursor=cursor)
+            )
             advance = sa.update(CURSORS).where(CURSORS.c.provider_id == provider_id).values(cursor=cursor)
             await connection.execute(advance)
 
@@ -82,7 +84,7 @@ class Ledger:
             .order_by(*named)
             .limit(MOST_ROWS + 1)
         )
-        async with self._database.reading() as connection:
+        async with self._database.reading(much=True) as connection:
             return [_usage_row(row) for row in (await connection.execute(query)).mappings()]
 
     async def spent(self, workspace_id: str, since: datetime) -> Spent:
@@ -90,14 +92,14 @@ class Ledger:
         counted = (USAGE.c.input_tokens, USAGE.c.output_tokens, USAGE.c.nano_usd)
         sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in counted]
         query = sa.select(*sums).where(USAGE.c.workspace_id == workspace_id, USAGE.c.end_time >= since)
-        async with self._database.reading() as connection:
+        async with self._database.reading(much=True) as connection:
             taken, given, nano_usd = (await connection.execute(query)).one()
         return Spent(tokens=int(taken + given), nano_usd=int(nano_usd))
 
     async def forget_older(self) -> None:
         """Forget what was used longer ago than is kept."""
         oldest = datetime.now(UTC) - self._keep
-        async with self._database.writing() as connection:
+        async with self._database.writing(much=True) as connection:
             for table in (USAGE, OUTCOMES):
                 await connection.execute(sa.delete(table).where(table.c.end_time < oldest))
 
@@ -125,12 +127,16 @@ def conditions(
 async def _book(connection: Any, provider_id: str, outcome: outcome_service_pb2.Outcome) -> None:
     """Book an outcome unless it is booked."""
     turn = {"workspace_id": outcome.workspace_id, "turn_id": outcome.turn_id}
-    attempt = {**turn, "provider_id": provider_id, "attempt": outcome.attempt}
-    new = insert_missing(connection, OUTCOMES).values(
+    attempt = {
+        **turn,
+        "provider_id": provider_id,
+        "attempt": outcome.attempt,
+        "start_time": outcome.start_time.ToDatetime(tzinfo=UTC),
+    }
+    new = insert_missing(connection.dialect.name, OUTCOMES).values(
         **attempt,
         terminal=outcome.terminal,
         reason=outcome.reason,
-        start_time=outcome.start_time.ToDatetime(tzinfo=UTC),
         end_time=_time(outcome),
     )
     if not (await connection.execute(new)).rowcount:

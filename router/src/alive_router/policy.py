@@ -1,10 +1,9 @@
 """Picks the provider of a turn. Pure: it knows what it is given and asks nobody."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from alive_kit.errors import (
-    OptionUnsupported,
     ProviderDisabled,
     ProviderNotChosen,
     ProviderNotFound,
@@ -26,23 +25,20 @@ class Policy:
     ) -> str:
         """Return the provider that answers: the one requested, else the session's, the workspace's, the default.
 
-        Where rollouts prefer one it comes before the default; where they bar the workspace's, that is as if not named.
+        Where rollouts prefer one it comes before the default; where they bar the session's or the workspace's, that is
+        as if not named.
 
         Raises:
             ProviderNotFound: it is not configured.
             ProviderDisabled: it is switched off.
             ProviderNotChosen: nothing names one.
             ProviderNotRolledOut: the workspace may not use it.
-            OptionUnsupported: the session belongs to another provider than the one requested.
         """
-        still_open = "" if of_workspace in audience.barred else of_workspace
-        provider_id = requested or of_session or still_open or audience.preferred or self.default
+        still_open = next((one for one in (of_session, of_workspace) if one and one not in audience.barred), "")
+        provider_id = requested or still_open or audience.preferred or self.default
         if not provider_id:
             raise ProviderNotChosen
         self.check(provider_id, audience=audience)
-        if of_session and provider_id != of_session:
-            why = f"the session belongs to {of_session!r}, and sessions do not move yet: open a new one"
-            raise OptionUnsupported(provider_id, "provider_id", why)
         return provider_id
 
     def check(self, provider_id: str, *, name: str = "provider_id", audience: Audience = EVERYBODY) -> None:
@@ -59,6 +55,11 @@ class Policy:
             raise ProviderDisabled(provider_id)
         if provider_id in audience.barred:
             raise ProviderNotRolledOut(provider_id)
+
+    def candidates(self, provider_id: str, others: Iterable[str], audience: Audience = EVERYBODY) -> list[str]:
+        """Return who may take a turn, in order: the one chosen, and those others that may be used."""
+        usable = [other for other in others if other in self.enabled and other not in audience.barred]
+        return list(dict.fromkeys([provider_id, *usable]))
 
     @property
     def enabled(self) -> list[str]:

@@ -1,6 +1,7 @@
 """The router's connections to the providers."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import grpc
 from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, outcome_service_pb2_grpc, provider_pb2
 from alive_kit.errors import ProviderNotFound, ProviderNotReady
 from alive_kit.tls import TlsFiles, channel_credentials
+from alive_router.breaker import Breaker
 
 _INFO_SECONDS = 2.0
 _CONNECT_SECONDS = 2.0
@@ -34,6 +36,7 @@ class ProviderLink:
     def __init__(self, provider_id: str, endpoint: str, tls: TlsFiles | None) -> None:
         self.provider_id = provider_id
         self.endpoint = endpoint
+        self.breaker = Breaker(clock=time.monotonic)
         self._tls = None if endpoint.startswith("unix:") else tls
         self._open_channel()
         self._closing: set[asyncio.Task[None]] = set()
@@ -81,6 +84,24 @@ class ProviderLink:
                     state = self.channel.get_state(try_to_connect=True)
         except TimeoutError:
             raise self._unreachable() from None
+
+    async def admit(self) -> None:
+        """Return once the provider can be given a turn.
+
+        Raises:
+            ProviderNotReady: it cannot be reached, or could not take the latest turns.
+        """
+        if not self.breaker.admit():
+            raise ProviderNotReady(
+                self.provider_id,
+                "it could not take the latest turns: it is tried again soon",
+                retry_after=self.breaker.wait(),
+            )
+        try:
+            await self.connect()
+        except ProviderNotReady:
+            self.breaker.failed()
+            raise
 
     async def info(self) -> provider_pb2.ProviderInfo:
         """Return what the provider says of itself; that it cannot be reached when it does not answer."""

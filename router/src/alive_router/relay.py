@@ -5,19 +5,29 @@ out in one piece where the contract allows that: responses that hold one repeate
 are one response.
 
 Deadline, cancellation, metadata and the final status pass through. The only status made here is `StreamLost`: the
-provider went away without one.
+provider went away without one, or this router does.
 """
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 
 from alive_kit.errors import StreamLost
 from alive_kit.rpc import Context
+from alive_router.providers import ProviderLink
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -26,6 +36,9 @@ RESPONSE_BYTES = 1 << 20
 
 READ_AHEAD_BYTES = 256 << 10
 """How much of a stream waits for its caller before no more of it is read."""
+
+UNARY_SECONDS = 30.0
+"""How long a provider may take for a call whose caller sets no deadline."""
 
 _STATUS_DETAILS = "grpc-status-details-bin"
 
@@ -44,50 +57,109 @@ def forwarded(metadata: Iterable[Any] | None) -> list[tuple[str, str | bytes]]:
 class Refused(Exception):
     """A provider ended a stream with an error of its own, to be passed on as it is."""
 
-    def __init__(self, code: grpc.StatusCode, details: str, trailers: Metadata, *, at_once: bool) -> None:
+    def __init__(self, code: grpc.StatusCode, details: str, trailers: Metadata) -> None:
         super().__init__(details)
         self.code = code
         self.details = details
         self.trailers = trailers
-        self.at_once = at_once
-        """Whether there was no message before: what was asked for never began."""
+
+    @property
+    def info(self) -> error_details_pb2.ErrorInfo:
+        """Why, as the provider says it; empty where it does not."""
+        info = error_details_pb2.ErrorInfo()
+        for key, value in self.trailers:
+            if key == _STATUS_DETAILS and isinstance(value, bytes):
+                for detail in status_pb2.Status.FromString(value).details:
+                    if detail.Unpack(info):
+                        return info
+        return info
 
     async def pass_on(self, context: Context) -> None:
         """End the caller's call with the same status and trailers."""
         await context.abort(self.code, self.details, tuple(self.trailers))
 
 
-async def relay(
-    method: "grpc.aio.UnaryStreamMultiCallable[Any, Any]",
-    request: bytes,
-    context: Context,
-    metadata: Metadata,
-    lost: StreamLost,
-    *,
-    response_bytes: int = RESPONSE_BYTES,
-) -> None:
-    """Call a provider's streaming method and copy its stream; without ``response_bytes`` its messages stay apart.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A call of a provider's streaming method."""
 
-    Raises:
-        StreamLost: the provider went away without a status; the one given is raised.
-        Refused: the provider ended the stream with an error.
-    """
-    call = method(request, metadata=tuple(metadata), timeout=context.time_remaining())
-    # A caller's cancellation reaches this coroutine only while it waits; the callback comes always.
-    context.add_done_callback(lambda _: call.cancel())  # type: ignore[arg-type]  # it is given the context
-    backlog = _Backlog(response_bytes)
-    reading = asyncio.create_task(backlog.fill(call))
-    try:
-        while await backlog.has_more():
-            await context.write(backlog.take())
-        await reading
-        if (code := await call.code()) is not grpc.StatusCode.OK:
-            at_once = not backlog.has_begun
-            raise _failure(code, await call.details(), await call.trailing_metadata(), lost, at_once=at_once)
-        context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
-    finally:
-        call.cancel()
-        reading.cancel()
+    link: ProviderLink
+    method: str
+    request: Message
+    turn_id: str
+    metadata: Metadata = ()
+    """What the router has to say."""
+    response_bytes: int = RESPONSE_BYTES
+    """Where a response stops taking in the ones behind it; 0 keeps messages apart."""
+
+
+def passing_on(method: Method) -> Method:
+    """Return an RPC's method that ends its call as a provider ended the one it made."""
+
+    @functools.wraps(method)
+    async def wrapped(servicer: Any, request: Any, context: Context) -> Any:
+        try:
+            return await method(servicer, request, context)
+        except Refused as refused:
+            await refused.pass_on(context)
+
+    return cast("Method", wrapped)
+
+
+class Relays:
+    """The streams that are being copied."""
+
+    def __init__(self) -> None:
+        self._calls: set[grpc.aio.UnaryStreamCall[Any, Any]] = set()
+        self._none = asyncio.Event()
+        self._none.set()
+        self.is_ending = False
+        """Whether this router goes down: what still runs is ended."""
+
+    async def run(self, outgoing: "Outgoing", context: Context, on_response: Callable[[], None] = lambda: None) -> None:
+        """Call a provider's streaming method and copy its stream; say so before each response that is passed on.
+
+        Raises:
+            StreamLost: the provider or this router went away without a status.
+            Refused: the provider ended the stream with an error.
+        """
+        lost = StreamLost(outgoing.link.provider_id, outgoing.turn_id)
+        metadata = (*forwarded(context.invocation_metadata()), *outgoing.metadata)
+        method = outgoing.link.streaming(outgoing.method)
+        call = method(outgoing.request.SerializeToString(), metadata=metadata, timeout=context.time_remaining())
+        # A caller's cancellation reaches this coroutine only while it waits; the callback comes always.
+        context.add_done_callback(lambda _: call.cancel())  # type: ignore[arg-type]  # it is given the context
+        self._calls.add(call)
+        self._none.clear()
+        backlog = _Backlog(outgoing.response_bytes)
+        reading = asyncio.create_task(backlog.fill(call))
+        try:
+            while await backlog.has_more():
+                on_response()
+                await context.write(backlog.take())
+            await reading
+            if (code := await call.code()) is not grpc.StatusCode.OK:
+                raise _failure(code, await call.details(), await call.trailing_metadata(), lost)
+            context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
+        except asyncio.CancelledError:
+            if self.is_ending and not context.cancelled():
+                raise lost from None
+            raise
+        finally:
+            call.cancel()
+            reading.cancel()
+            self._calls.discard(call)
+            if not self._calls:
+                self._none.set()
+
+    async def end(self, grace: float) -> None:
+        """Return when no stream is left; end those as lost that have not ended within a grace (seconds)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._none.wait()
+        self.is_ending = True
+        for call in list(self._calls):
+            call.cancel()
 
 
 class _Backlog:
@@ -100,15 +172,12 @@ class _Backlog:
         self._has_ended = False
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
-        self.has_begun = False
-        """Whether there was a message."""
 
     async def fill(self, call: "grpc.aio.UnaryStreamCall[Any, Any]") -> None:
         """Read a stream to its end; its status is the call's to tell."""
         try:
             with contextlib.suppress(grpc.aio.AioRpcError):
                 while isinstance(message := await call.read(), bytes):  # Else it is the end.
-                    self.has_begun = True
                     self._messages.append(message)
                     self._size += len(message)
                     self._filled.set()
@@ -138,17 +207,39 @@ class _Backlog:
         return b"".join(taken)
 
 
-def failure_of(error: grpc.aio.AioRpcError, lost: StreamLost, *, at_once: bool = True) -> Refused | StreamLost:
+def failure_of(error: grpc.aio.AioRpcError, lost: StreamLost) -> Refused | StreamLost:
     """Return what a failed call means."""
-    return _failure(error.code(), error.details(), error.trailing_metadata(), lost, at_once=at_once)
+    return _failure(error.code(), error.details(), error.trailing_metadata(), lost)
 
 
 def _failure(
-    code: grpc.StatusCode, details: str | None, trailers: Iterable[Any] | None, lost: StreamLost, *, at_once: bool
+    code: grpc.StatusCode, details: str | None, trailers: Iterable[Any] | None, lost: StreamLost
 ) -> Refused | StreamLost:
     """Return what a failed call means: what the provider said, or that it is gone."""
     kept = tuple(trailers or ())
     is_said = any(key == _STATUS_DETAILS for key, _ in kept)
     if code in _TRANSPORT_FAILURES and not is_said:
         return lost
-    return Refused(code, details or "", kept, at_once=at_once)
+    return Refused(code, details or "", kept)
+
+
+async def ask(
+    link: ProviderLink,
+    method: "grpc.aio.UnaryUnaryMultiCallable[Request, Response]",
+    request: Request,
+    context: Context,
+    metadata: Metadata = (),
+) -> Response:
+    """Call a unary method of a provider on a caller's behalf.
+
+    Raises:
+        ProviderNotReady: it cannot be reached.
+        StreamLost: it went away without a status.
+        Refused: it refused the call.
+    """
+    await link.connect()
+    sent = (*forwarded(context.invocation_metadata()), *metadata)
+    try:
+        return await method(request, metadata=sent, timeout=context.time_remaining() or UNARY_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        raise failure_of(error, StreamLost(link.provider_id, getattr(request, "turn_id", ""))) from error

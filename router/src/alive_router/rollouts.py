@@ -45,7 +45,7 @@ class Rollouts:
         is_it = ROLLOUTS.c.provider_id == kept.provider_id
         async with self._database.writing() as connection:
             await connection.execute(
-                insert_missing(connection, ROLLOUTS).values(provider_id=kept.provider_id, **values)
+                insert_missing(connection.dialect.name, ROLLOUTS).values(provider_id=kept.provider_id, **values)
             )
             await connection.execute(sa.update(ROLLOUTS).where(is_it).values(values))
         return kept

@@ -20,13 +20,16 @@ from alive_router.agent_servicer import AgentServicer
 from alive_router.bookkeeper import Bookkeeper
 from alive_router.callers import Callers
 from alive_router.database import Database
+from alive_router.handover import Handover
 from alive_router.ledger import Ledger
 from alive_router.policy import Policy
 from alive_router.providers import ProviderLinks
 from alive_router.quota import Quota
+from alive_router.relay import Relays
 from alive_router.rollouts import Rollouts
 from alive_router.settings import RouterSettings
 from alive_router.standing import Standing
+from alive_router.starts import Starts
 from alive_router.store import Store
 from alive_router.workspace_servicer import WorkspaceServicer
 
@@ -47,6 +50,10 @@ class _Common(TypedDict):
     store: Store
     workspaces: Workspaces
     standing: Standing
+
+
+END_SECONDS = 1.0
+"""How long calls may still deliver how they ended."""
 
 
 class RouterService:
@@ -71,7 +78,15 @@ class RouterService:
                 quota=Quota(self._ledger),
             ),
         }
-        self._agents = AgentServicer(**common)
+        starts = Starts(
+            policy=common["policy"],
+            links=self._links,
+            store=self._store,
+            standing=common["standing"],
+            relays=Relays(),
+            handover=Handover(links=self._links, bytes=settings.handover_bytes),
+        )
+        self._agents = AgentServicer(**common, starts=starts)
         self.server = Server(settings.listen, settings.tls)
         self.server.add(_AGENT, handler_of(_AGENT, self._agents, self._callers.admit))
         workspace_servicer = WorkspaceServicer(**common, ledger=self._ledger)
@@ -80,7 +95,13 @@ class RouterService:
 
     @classmethod
     async def create(cls, settings: RouterSettings) -> "RouterService":
-        """Open the store, bring its tables up to date, and return the router over it."""
+        """Open the store, bring its tables up to date, and return the router over it.
+
+        Raises:
+            OSError: the router's own directory cannot be made.
+            StoreUnavailable: the store cannot be used.
+        """
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # At once.
         database = Database(settings.store_url)
         await database.migrate()
         return cls(settings, database)
@@ -95,9 +116,14 @@ class RouterService:
         self._tasks.append(asyncio.create_task(self._keep_forgetting(), name="forgetting"))
 
     async def stop(self, grace: float) -> None:
-        """Take no new turns, let running streams end within a grace (seconds), and stop serving."""
+        """Take no new turns, let running streams end within a grace (seconds), and stop serving.
+
+        Streams that have not ended then end as lost: their turns run on, and their callers watch them elsewhere.
+        """
         self._agents.is_draining = True
-        await self.server.stop(grace)
+        await self.server.set_serving(["", _AGENT.full_name], serving=False)
+        await self._agents.relays.end(grace)
+        await self.server.stop(END_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -114,13 +140,19 @@ class RouterService:
 
 
 def main() -> None:
-    """Run the router until SIGTERM; exit with 2 and one line when a setting is wrong."""
+    """Run the router until SIGTERM; exit with 2 and one line when a setting is wrong, or its store cannot be used."""
     try:
         settings = RouterSettings()  # type: ignore[call-arg]  # pydantic fills it from the environment
     except ValidationError as error:
         sys.exit(explain(error))
     logs.configure(settings.log_level, "router")
-    asyncio.run(_serve(settings))
+    try:
+        asyncio.run(_serve(settings))
+    except (OSError, StoreUnavailable) as error:
+        name = "ALIVE_DATABASE_URL" if settings.database_url else "ALIVE_STATE_DIR"
+        why = str(error.__cause__ or error).splitlines()[0]
+        sys.stderr.write(f"{name}: the store cannot be used ({why}): see to it that it is there, and may be written\n")
+        sys.exit(2)
 
 
 async def _serve(settings: RouterSettings) -> None:

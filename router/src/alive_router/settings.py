@@ -64,6 +64,9 @@ class RouterSettings(ListenSettings):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long running streams may go on after SIGTERM."""
 
+    handover_bytes: int = Field(default=200_000, ge=0)
+    """How much of what other providers did in a session is handed over when it moves."""
+
     @field_validator("providers", mode="before")
     @classmethod
     def _parse_providers(cls, value: object) -> object:

@@ -25,13 +25,13 @@ class Standing:
         return self.callers.identify(context).owner
 
     def check_owner(self, context: Context, turn: TurnRow | None) -> None:
-        """Refuse what only a turn's owner may say.
+        """Refuse what only a turn's owner may do: who steers, stops or answers it acts on its owner's behalf.
 
         Raises:
             Forbidden: the turn is somebody else's.
         """
         if turn and turn.owner_id != self.owner(context):
-            raise Forbidden("the turn belongs to another owner: only its own may answer what it asks")
+            raise Forbidden("the turn belongs to another owner: only its own may steer, stop or answer it")
 
     async def audience(self, workspace_id: str, owner_id: str) -> Audience:
         """Return which providers a workspace's turns may use."""

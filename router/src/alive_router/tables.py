@@ -37,6 +37,19 @@ TURNS = sa.Table(
     sa.Column("end_time", _TIME),
 )
 
+SESSION_TURNS = sa.Table(
+    "session_turns",
+    METADATA,
+    sa.Column("workspace_id", sa.String(63), primary_key=True),
+    sa.Column("session_id", sa.String(128), primary_key=True),
+    sa.Column("turn_id", sa.String(128), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("told", sa.Integer, nullable=False),
+    sa.Column("chosen_provider_id", sa.String(63), nullable=False),
+    sa.Column("provider_id", sa.String(63), nullable=False),
+)
+"""The turns of each session in order; a fork has those of its original up to where it was forked."""
+
 ROLLOUTS = sa.Table(
     "rollouts",
     METADATA,
@@ -53,12 +66,16 @@ CURSORS = sa.Table(
 
 
 def _attempt() -> list[sa.Column[Any]]:
-    """Return the columns that say which attempt at which turn a row is about."""
+    """Return the columns that say which attempt at which turn a row is about.
+
+    Attempts are counted anew when a call comes again whose every attempt was refused: the time tells them apart.
+    """
     return [
         sa.Column("workspace_id", sa.String(63), primary_key=True),
         sa.Column("turn_id", sa.String(128), primary_key=True),
         sa.Column("provider_id", sa.String(63), primary_key=True),
         sa.Column("attempt", sa.Integer, primary_key=True),
+        sa.Column("start_time", _TIME, primary_key=True),
     ]
 
 
@@ -68,7 +85,6 @@ OUTCOMES = sa.Table(
     *_attempt(),
     sa.Column("terminal", sa.Integer, nullable=False),
     sa.Column("reason", sa.Integer, nullable=False),
-    sa.Column("start_time", _TIME, nullable=False),
     sa.Column("end_time", _TIME, nullable=False),
 )
 

@@ -122,6 +122,9 @@ class WorkspaceServicer:
 
     async def _entry(self, provider_id: str, audience: Audience) -> workspace_service_pb2.ProviderEntry:
         info = await self._links[provider_id].info()
+        if wait := self._links[provider_id].breaker.wait():
+            info.readiness.state = provider_pb2.READINESS_STATE_NOT_READY
+            info.readiness.reason = f"it could not take the latest turns: it is tried again in {wait:.0f} s"
         reason = info.readiness.reason
         is_open = True
         try:

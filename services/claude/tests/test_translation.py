@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from claude_agent_sdk._internal.message_parser import parse_message
 
 from alive.agent.v1 import event_pb2, item_pb2
@@ -76,3 +77,29 @@ def test_what_was_streamed_and_not_stated_is_retracted() -> None:
         "item_completed",
     ]
     assert events[-1].item_completed.item.status == item_pb2.ITEM_STATUS_FAILED
+
+
+def answer(*content: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of the model, stated whole."""
+    message = {"role": "assistant", "id": "m", "model": "x", "content": list(content), "usage": {}}
+    return {"type": "assistant", "message": message, "session_id": "s", "parent_tool_use_id": None}
+
+
+@pytest.mark.parametrize(("kind", "status"), [("", "COMPLETED"), ("_error", "FAILED")])
+def test_a_tool_that_the_api_runs_itself_is_an_item(kind: str, status: str) -> None:
+    """It is called and answered within the model's own answer."""
+    use = {"type": "server_tool_use", "id": "a1", "name": "advisor", "input": {"question": "Which bird?"}}
+    result = {"type": f"advisor_result{kind}", "text": "The heron."}
+    events = translate(answer(use), answer({"type": "advisor_tool_result", "tool_use_id": "a1", "content": result}))
+    (item,) = (event.item_completed.item for event in events if event.HasField("item_completed"))
+
+    assert [event.item_started.item.item_id for event in events if event.HasField("item_started")] == ["a1"]
+    assert (item.tool_call.tool, item.tool_call.arguments_json) == ("advisor", '{"question": "Which bird?"}')
+    assert "The heron." in (item.tool_call.error or item.tool_call.result[0].text)
+    assert item.status == item_pb2.ItemStatus.Value(f"ITEM_STATUS_{status}")
+
+
+def test_a_conversation_that_is_reset_is_a_notice() -> None:
+    """What was said before is no longer known to the model."""
+    (event,) = translate({"type": "conversation_reset", "new_conversation_id": "n", "uuid": "u", "session_id": "s"})
+    assert event.notice.code == "conversation_reset"

@@ -1,8 +1,11 @@
 """What no scripted model makes the real CLI say: notifications of versions to come, hidden commands."""
 
+import json
 from typing import Any
 
-from alive.agent.v1 import event_pb2, item_pb2
+import pytest
+
+from alive.agent.v1 import event_pb2, item_pb2, options_pb2
 from alive_codex.app_server import Notification
 from alive_codex.events import Translator
 from alive_kit.testing.fakes import spec
@@ -10,7 +13,7 @@ from alive_kit.testing.fakes import spec
 
 def translate(*notifications: tuple[str, dict[str, Any]]) -> list[event_pb2.Event]:
     """Return the events for notifications of the app-server."""
-    translator = Translator(spec(), "m")
+    translator = Translator(spec(), "m", options_pb2.SANDBOX_FULL_ACCESS)
     heard = [Notification(method=method, params=params) for method, params in notifications]
     return [event for notification in heard for event in translator.translate(notification)]
 
@@ -80,3 +83,21 @@ def test_a_retry_retracts_what_was_streamed() -> None:
         "notice",
     ]
     assert (events[-1].notice.retry.attempt, events[-1].notice.retry.max_attempts) == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        (
+            "model/safetyBuffering/updated",
+            {"model": "m", "reasons": ["policy"], "showBufferingUi": True, "useCases": []},
+        ),
+        ("model/verification", {"verifications": ["trustedAccessForCyber"]}),
+        ("turn/moderationMetadata", {"metadata": {"flagged": False}}),
+    ],
+)
+def test_what_the_vendor_checks_is_a_notice(method: str, params: dict[str, Any]) -> None:
+    """With what it says of it."""
+    (event,) = translate((method, {"threadId": "x", "turnId": "y", **params}))
+    assert event.notice.code == "vendor_check"
+    assert json.loads(event.notice.details["found"]) == params

@@ -133,9 +133,9 @@ async def running(vendor: Vendor, port: int, *, authority: trustme.CA | None = N
         }
         with process(environment):
             await until_listening(int(str(route["listen"])))
-            yield Gateway(
-                url=f"http://127.0.0.1:{route['listen']}", tokens=tokens, authz=authz, token=tokens.issue(GRANTS)
-            )
+            token = tokens.issue()
+            tokens.begin(token, GRANTS)
+            yield Gateway(url=f"http://127.0.0.1:{route['listen']}", tokens=tokens, authz=authz, token=token)
         await authz.stop()
 
 
@@ -191,15 +191,17 @@ async def test_the_key_takes_the_tokens_place(vendor: tuple[Vendor, int]) -> Non
     assert not {"authorization", "cookie"} & seen.keys()
 
 
-async def test_a_revoked_token_is_refused(vendor: tuple[Vendor, int]) -> None:
-    """At once, and the vendor hears nothing."""
+async def test_a_token_is_refused_between_turns(vendor: tuple[Vendor, int]) -> None:
+    """At once, and the vendor hears nothing; the next turn of the same agent has it honoured again."""
     async with running(*vendor) as gateway:
-        before = await gateway.post()
-        gateway.tokens.revoke(gateway.token)
-        after = await gateway.post()
+        during = await gateway.post()
+        gateway.tokens.end(gateway.token)
+        between = await gateway.post()
+        gateway.tokens.begin(gateway.token, GRANTS)
+        again = await gateway.post()
 
-    assert (before, after) == (200, 401)
-    assert len(vendor[0].seen) == 1
+    assert (during, between, again) == (200, 401, 200)
+    assert len(vendor[0].seen) == 2
 
 
 async def test_without_an_answer_the_answer_is_no(vendor: tuple[Vendor, int]) -> None:
@@ -220,7 +222,7 @@ async def test_a_vendor_that_nobody_vouches_for_gets_no_key(vendor: tuple[Vendor
     async with impostor.serving() as port, running(impostor, port) as gateway:
         by_name = await gateway.post()
 
-    assert (by_authority, by_name) == (503, 503)
+    assert (by_authority, by_name) == (504, 504)
     assert vendor[0].seen == impostor.seen == []
 
 
@@ -291,6 +293,7 @@ async def test_a_turn_calls_only_what_it_was_granted(vendor: tuple[Vendor, int])
     """Another turn's token opens the vendor and nothing else; none opens nothing."""
     async with running(*vendor) as gateway:
         plain = gateway.tokens.issue()
+        gateway.tokens.begin(plain)
         to_vendor = await gateway.post(**{"x-api-key": plain})
         to_product, _ = await gateway.call("/product/api/files/delete", token=plain)
         to_server, _ = await gateway.call("/mcp/notes", token=plain)

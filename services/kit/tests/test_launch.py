@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alive_kit.launch import Launch, adopt_orphans, marked
+from alive_kit.launch import Box, Launch, adopt_orphans, marked
 
 LAUNCHER = Path(__file__).parents[1] / "bin" / "alive-launch"
 
@@ -118,3 +118,12 @@ async def test_a_process_without_variables_is_left_alone() -> None:
         await stranger.wait()
 
     assert is_running
+
+
+async def test_a_box_whose_launcher_is_gone_has_ended(tmp_path: Path) -> None:
+    """Nobody answers: there is nothing to take note of, and nothing to end."""
+    launch = SourceLaunch(Path("/bin/true"), environment={}, box=Box(launcher=tmp_path / "gone", read_only=False))
+    await launch.mark()
+    await launch.end()
+
+    assert not await launch.sweep()

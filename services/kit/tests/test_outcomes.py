@@ -1,7 +1,9 @@
 """What became of turns: one record for each, whatever ended it, for the router and nobody else."""
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 from pathlib import Path
 
 import grpc
@@ -14,7 +16,7 @@ from alive.agent.v1 import (
     outcome_service_pb2_grpc,
     resolved_pb2,
 )
-from alive_kit.database import open_database
+from alive_kit.database import STEPS, open_database
 from alive_kit.failures import failure
 from alive_kit.outbox import Outbox
 from alive_kit.servicer import RESOLVED_KEY
@@ -204,12 +206,9 @@ async def test_the_journal_stays_below_its_size(tmp_path: Path) -> None:
 
 def test_a_database_of_an_older_release_gets_an_outbox(tmp_path: Path) -> None:
     """Its turns stay."""
-    database = open_database(tmp_path / "turns.sqlite")
-    for table in ("begun", "outcomes", "outbox"):
-        database.execute(f"DROP TABLE {table}")
-    database.execute("INSERT INTO turns VALUES (1, 'demo', 't', 's', x'00', 1, 0)")
-    database.execute("PRAGMA user_version = 1")
-    database.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "turns.sqlite")) as old, old:
+        old.executescript(f"{STEPS[0]} PRAGMA user_version = 1;")
+        old.execute("INSERT INTO turns VALUES (1, 'demo', 't', 's', x'00', 1, 0)")
     database = open_database(tmp_path / "turns.sqlite")
 
     assert Outbox(database, "fake").begun() == []

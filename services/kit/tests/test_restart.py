@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, session_pb2
-from alive_kit.database import Unusable, open_database
+from alive_kit.database import STEPS, Unusable, open_database
+from alive_kit.journal import Journal
 from alive_kit.resume import Resume
 from alive_kit.testing.fakes import (
     FakeProvider,
@@ -50,7 +51,7 @@ async def test_a_turn_that_was_cut_off_ends_as_crashed(tmp_path: Path) -> None:
     assert rest[1].turn_failed.error.reason == error_pb2.FAILURE_REASON_CRASHED
     assert rest[1].turn_failed.usage.input_tokens == 10
     assert again[-1].HasField("turn_completed")
-    assert provider.specs[0].resume == Resume(native_session=f"native-{seen[0].session_id}")
+    assert provider.specs[0].resume == Resume(native_session=f"native-{seen[0].session_id}", is_settled=False)
 
 
 SERVICE = """
@@ -180,6 +181,43 @@ async def test_events_that_the_disk_does_not_take_are_not_shown(tmp_path: Path) 
     assert [event.WhichOneof("kind") for event in rest] == ["turn_failed"]
     assert rest[0].turn_failed.error.reason == error_pb2.FAILURE_REASON_STORAGE
     assert rest[0].seq == seen[-1].seq + 1
+
+
+async def test_a_database_of_before_keeps_its_events(tmp_path: Path) -> None:
+    """Each turn its own, in order; and they go with their turn."""
+    path = tmp_path / "turns.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        for number, step in enumerate(STEPS[:3], 1):
+            old.executescript(f"{step} PRAGMA user_version = {number};")
+        old.executemany("INSERT INTO turns VALUES (?, 'demo', ?, 's', x'00', 1, 0)", [(1, "t1"), (2, "t2")])
+        old.executemany("INSERT INTO events VALUES (?, ?, ?)", [(2, 1, b"d"), (1, 3, b"b"), (1, 1, b"a")])
+    with contextlib.closing(open_database(path)) as database:
+        journal = Journal(database)
+        journal.append(1, 4, b"c")
+        kept = [list(journal.frames(turn)) for turn in (1, 2)]
+        journal.forget(1)
+        left = [list(journal.frames(turn)) for turn in (1, 2)]
+
+    assert kept == [[b"a", b"b", b"c"], [b"d"]]
+    assert left == [[], [b"d"]]
+
+
+async def test_a_turn_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None:
+    """Nothing of it is left, its session neither; the same call is taken once there is room."""
+    async with serving(FakeProvider(), tmp_path) as caller:
+        with sqlite3.connect(tmp_path / "state/turns.sqlite") as database:
+            database.execute("CREATE TRIGGER full BEFORE INSERT ON begun BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await caller.run("hello", turn_id="t")
+        listed = await caller.stub.ListSessions(session_pb2.ListSessionsRequest(workspace_id="demo"))
+        with sqlite3.connect(tmp_path / "state/turns.sqlite") as database:
+            database.execute("DROP TRIGGER full")
+        events = await caller.run("hello", turn_id="t")
+
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "is its disk full?" in str(refusal.value.details())
+    assert list(listed.sessions) == []
+    assert events[-1].HasField("turn_completed")
 
 
 async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:

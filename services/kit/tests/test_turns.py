@@ -1,6 +1,7 @@
 """What every turn owes its callers, shown on a scripted provider over a real socket."""
 
 import asyncio
+import gc
 from pathlib import Path
 
 import grpc
@@ -8,9 +9,13 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2, options_pb2
+from alive_kit import kept
 from alive_kit.errors import TurnFailure
+from alive_kit.failures import failure
+from alive_kit.provider import TurnSpec
 from alive_kit.resume import Resume
 from alive_kit.testing.fakes import (
+    FakeAgent,
     FakeProvider,
     answers,
     delta,
@@ -21,6 +26,7 @@ from alive_kit.testing.fakes import (
     waits_for_interrupt,
 )
 from alive_kit.testing.harness import collect, serving
+from alive_kit.turn import LiveTurn
 
 
 def kinds(events: list[event_pb2.Event]) -> list[str]:
@@ -199,6 +205,28 @@ async def test_two_turns_at_once_in_one_session_are_refused(directory: Path) -> 
     assert "t1" in str(refusal.value.details())
 
 
+@pytest.mark.parametrize("is_settled", [False, True])
+async def test_a_session_of_which_the_vendor_has_nothing_begins_anew(directory: Path, *, is_settled: bool) -> None:
+    """Told what was said, where its only turn crashed; one that has completed a turn is lost, and says so."""
+    crash = failure(error_pb2.FAILURE_REASON_CRASHED)
+    provider = FakeProvider({"first": [started(), message_started(), crash]})
+    async with serving(provider, directory) as caller:
+        before = await caller.run("hello" if is_settled else "first")
+        session_id = before[0].session_id
+        provider.has_lost_sessions = True
+        events = await caller.run("again", session_id=session_id)
+
+    codes = [event.notice.code for event in events if event.HasField("notice")]
+    if is_settled:
+        assert events[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_SESSION_NOT_FOUND
+        assert codes == []
+    else:
+        assert events[-1].HasField("turn_completed")
+        assert codes == ["session_begun_anew"]
+        assert provider.specs[-1].resume is None
+        assert [item.message.text for item in provider.specs[-1].request.history.items][:1] == ["first"]
+
+
 async def test_a_session_is_resumed_by_the_vendors_own_id(directory: Path) -> None:
     """The next turn of a session gets what the agent asked to remember."""
     provider = FakeProvider()
@@ -311,3 +339,37 @@ async def test_going_down_ends_running_turns_as_shutting_down(directory: Path) -
     assert kinds([*first.events, *rest])[0] == "turn_started"
     assert rest[-1].turn_failed.error.reason == error_pb2.FAILURE_REASON_SHUTTING_DOWN
     assert rest[-1].turn_failed.error.retryable
+
+
+async def test_memory_holds_few_ended_turns(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal has the rest; of an ephemeral turn nobody else has the events."""
+    monkeypatch.setattr(kept, "KEPT_TURNS", 2)
+    async with serving(FakeProvider(), directory) as caller:
+        said = {"held-brief": await caller.run("go", turn_id="held-brief", ephemeral=True)}
+        for number in range(6):
+            said[f"held-{number}"] = await caller.run("go", turn_id=f"held-{number}")
+        gc.collect()
+        held = {one.spec.request.turn_id for one in gc.get_objects() if isinstance(one, LiveTurn)}
+
+        assert held & said.keys() == {"held-brief", "held-4", "held-5"}
+        for turn_id, events in said.items():
+            assert await caller.watch(turn_id) == events
+
+
+async def test_an_agent_that_does_not_close_changes_nothing_of_how_its_turn_ended(directory: Path) -> None:
+    """It takes longer than it may be silent, and fails then."""
+
+    async def stuck() -> None:
+        async with asyncio.timeout(0.3):
+            await asyncio.Event().wait()
+
+    class Stuck(FakeProvider):
+        async def start(self, spec: TurnSpec) -> FakeAgent:
+            agent = await super().start(spec)
+            agent.close = stuck  # type: ignore[method-assign]
+            return agent
+
+    async with serving(Stuck(), directory) as caller:
+        events = await caller.run("hello", limits=options_pb2.Limits(idle_timeout=Duration(nanos=100_000_000)))
+
+    assert events[-1].HasField("turn_completed")

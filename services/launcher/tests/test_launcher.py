@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -375,3 +375,74 @@ def test_a_memory_bomb_hits_its_limit(client: Client) -> None:
     assert bomb.said != {"code": 0}
     assert modest.output == f"{MEMORY_MB // 4}\n"
     assert not list(Path("/sys/fs/cgroup").rglob(f"alive-{client.process.pid}-*"))
+
+
+@contextlib.contextmanager
+def waiting(client: Client, script: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Have a box that goes on line by line; yield its id, and what has it go on and returns what it says then."""
+    fifo = client.directory / "workspaces/demo/fifo"
+    os.mkfifo(fifo)
+    fifo.chmod(0o666)
+    connection, read = client.start(script)
+    box_id = f"box-{client.next_id}"
+
+    def go_on() -> str:
+        fifo.write_text("\n")
+        return output.readline().strip()
+
+    with open(read) as output:
+        assert output.readline() == "up\n"
+        yield box_id, go_on
+        client.ask({"end": box_id})
+    fifo.unlink()
+    connection.close()
+
+
+def sleepers() -> set[str]:
+    """Return how long whoever sleeps for such a test does."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, _, seconds = (entry / "cmdline").read_text().rstrip("\0").partition("\0")
+            found |= {seconds} if name == "sleep" and seconds.startswith("5430") else set()
+    return found
+
+
+def test_a_sweep_ends_what_came_after_the_mark(client: Client) -> None:
+    """Daemons and their children; what was there before stays, and another sweep finds nothing."""
+    script = (
+        "sleep 54301 & echo up; read x <fifo;"
+        " setsid sh -c 'sleep 54302 & sleep 54303' & sleep 54304 & echo on; read x <fifo"
+    )
+    with waiting(client, script) as (box_id, go_on):
+        client.ask({"mark": box_id})
+        assert go_on() == "on"
+        swept = [client.ask({"sweep": box_id}) for _ in range(2)]
+        left = sleepers()
+
+    assert swept == [{"swept": True}] * 2
+    assert left == {"54301"}
+
+
+def test_a_sweep_says_when_something_marked_is_gone(client: Client) -> None:
+    """Whoever noted it counts on it."""
+    with waiting(client, "sleep 54305 & echo up; read x <fifo; kill $!; wait; echo on; read x <fifo") as (
+        box_id,
+        go_on,
+    ):
+        client.ask({"mark": box_id})
+        before = client.ask({"sweep": box_id})
+        assert go_on() == "on"
+        after = client.ask({"sweep": box_id})
+
+    assert (before, after) == ({"swept": True}, {"swept": False})
+
+
+def test_a_sweep_needs_a_mark_and_a_box(client: Client) -> None:
+    """Nothing counts as there before, so nothing is shown."""
+    with waiting(client, "echo up; read x <fifo") as (box_id, _):
+        unmarked = client.ask({"sweep": box_id})
+    gone = client.ask({"sweep": box_id})
+
+    assert unmarked == {"swept": False}
+    assert "no such box" in gone["error"]

@@ -225,13 +225,19 @@ def test_only_the_protocol_is_on_standard_output(world: World) -> None:
         {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "list_workflows"}},
     ]
     given = "garbage\n" + "".join(json.dumps(line) + "\n" for line in lines) + '{"jsonrpc": "2.0"}\n\\ud800\n'
-    done = subprocess.run([program], env=world.environment, input=given.encode() + b"\xff\xfe\n", capture_output=True,
-                          check=False, timeout=60)  # fmt: skip
-    said = [json.loads(line) for line in done.stdout.splitlines()]
+    with subprocess.Popen([program], env=world.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(given.encode() + b"\xff\xfe\n")
+        server.stdin.flush()
+        said: list[dict[str, Any]] = []
+        while not {1, 2, 3} <= {message.get("id") for message in said}:  # It may end before it has answered all.
+            said.append(json.loads(server.stdout.readline()))
+        rest, _ = server.communicate(timeout=60)
+    said += [json.loads(line) for line in rest.splitlines()]
 
     assert all(message["jsonrpc"] == "2.0" for message in said)
-    assert {1, 2, 3} <= {message.get("id") for message in said}
-    assert done.returncode == 0
+    assert server.returncode == 0
 
 
 async def test_a_package_is_installed_from_an_allowed_registry(world: World, tmp_path: Path) -> None:

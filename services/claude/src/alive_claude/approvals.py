@@ -37,6 +37,11 @@ class Asking:
         self.denied: set[str] = set()
         """The tool calls that were denied."""
 
+    def begin(self, turn: Turn) -> None:
+        """Ask the caller of another turn."""
+        self.turn = turn
+        self.denied.clear()
+
     async def can_use_tool(
         self, name: str, arguments: dict[str, Any], context: ToolPermissionContext
     ) -> PermissionResult:

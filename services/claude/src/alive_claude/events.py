@@ -4,14 +4,18 @@ A block of an answer is streamed first and stated whole afterwards, still before
 (Claude Code 2.1.330). What was streamed but never stated belongs to an attempt that the CLI abandoned.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from claude_agent_sdk import (
     AssistantMessage,
+    ConversationResetMessage,
     RateLimitEvent,
     ResultMessage,
+    ServerToolResultBlock,
+    ServerToolUseBlock,
     StreamEvent,
     SystemMessage,
     TextBlock,
@@ -88,6 +92,9 @@ class Translator:
                 yield from self._from_result(received.raw)
             case RateLimitEvent() as message:
                 yield _from_rate_limit(message)
+            case ConversationResetMessage():
+                text = "The agent has forgotten what was said in the session before."
+                yield notice("conversation_reset", text, severity=event_pb2.SEVERITY_WARNING)
             case SystemMessage() as message:
                 yield from self._from_system(message)
             case _:
@@ -139,8 +146,10 @@ class Translator:
                 yield self._open(parent, _reasoning(self._next_id(parent)))
             case "tool_use" if is_plain_tool(block["name"]):
                 yield self._open(parent, tool_item(block["id"], block["name"], {}, self._spec.workspace))
-            case "tool_use":
+            case "tool_use" | "server_tool_use":
                 pass  # Begins once its input is known: a command without its line says nothing.
+            case kind if str(kind).endswith("_tool_result"):
+                pass  # Of a tool that the API runs itself; stated whole.
             case kind:
                 yield unknown_vendor_event(f"content_block/{kind}")
 
@@ -188,8 +197,10 @@ class Translator:
                     self.answer = self.answer if parent else block.text
                 case ThinkingBlock():
                     yield from self._state(parent, _reasoning, block.thinking)
-                case ToolUseBlock():
+                case ToolUseBlock() | ServerToolUseBlock():
                     yield from self._state_tool(parent, block)
+                case ServerToolResultBlock():
+                    yield from self._complete_tool(_result_of_server(block), {})
                 case ToolResultBlock():
                     yield from self._complete_tool(block, {})
                 case _:
@@ -216,7 +227,7 @@ class Translator:
         getattr(item, str(item.WhichOneof("content"))).text = text
         yield item_completed(item, _INTERRUPTED if self.is_interrupted else item_pb2.ITEM_STATUS_COMPLETED)
 
-    def _state_tool(self, parent: str, block: ToolUseBlock) -> Events:
+    def _state_tool(self, parent: str, block: ToolUseBlock | ServerToolUseBlock) -> Events:
         answer = self._answers[parent]
         item = tool_item(block.id, block.name, block.input, self._spec.workspace)
         item.parent_item_id = parent
@@ -272,6 +283,13 @@ class Translator:
         answer = self._answers[parent]
         answer.blocks += 1
         return f"{answer.message_id}-{answer.blocks}"
+
+
+def _result_of_server(block: ServerToolResultBlock) -> ToolResultBlock:
+    """Return the result of a tool that the API ran itself as that of any other."""
+    text = block.content.get("text") or json.dumps(block.content, ensure_ascii=False)
+    is_error = str(block.content.get("type", "")).endswith("_error")
+    return ToolResultBlock(tool_use_id=block.tool_use_id, content=text, is_error=is_error)
 
 
 def _message(item_id: str) -> item_pb2.Item:

@@ -38,11 +38,11 @@ def of_result(result: ResultMessage, vendor_error: str, retries: int, stderr: st
     return TurnFailure(turn_error(reason, http_status=status, retries=retries, stderr=stderr))
 
 
-def of_exception(error: Exception, stderr: str) -> TurnFailure:
+def of_exception(error: Exception, stderr: str, *, started: bool) -> TurnFailure:
     """Return why a turn failed whose CLI did not start, or died."""
     if "No conversation found" in stderr or "No conversation found" in str(error):
         return failure(error_pb2.FAILURE_REASON_SESSION_NOT_FOUND, stderr=stderr)
-    if isinstance(error, CLINotFoundError) or "alive-launch:" in stderr:
+    if not started and (isinstance(error, CLINotFoundError) or "alive-launch:" in stderr):
         return failure(error_pb2.FAILURE_REASON_SPAWN, stderr=stderr)
     return failure(error_pb2.FAILURE_REASON_CRASHED, stderr=stderr)
 

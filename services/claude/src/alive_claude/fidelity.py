@@ -8,9 +8,9 @@ from typing import get_args
 from claude_agent_sdk import ContentBlock, Message
 from claude_agent_sdk._internal import message_parser
 
+from alive_claude.steering import KIND
 from alive_claude.system import QUIET, TRANSLATED
-
-Row = tuple[str, str, str]
+from alive_kit.fidelity import UNASKED, Row
 
 _MESSAGES = {
     "UserMessage": "results of tool calls: item_completed; the user's own words are said by the kit",
@@ -19,6 +19,7 @@ _MESSAGES = {
     "ResultMessage": "usage_updated and the terminal event",
     "StreamEvent": "item_started, item_delta, item_retracted, usage_updated",
     "RateLimitEvent": "notice rate_limit",
+    "ConversationResetMessage": "notice conversation_reset",
 }
 
 _BLOCKS = {
@@ -26,7 +27,12 @@ _BLOCKS = {
     "ThinkingBlock": "item reasoning",
     "ToolUseBlock": "item command, file_change, plan, web_search, subagent or tool_call",
     "ToolResultBlock": "completes the item of its tool call",
+    "ServerToolUseBlock": "item tool_call",
+    "ServerToolResultBlock": "completes the item of its tool call",
 }
+
+
+_UNASKED = {"mirror_error": f"{UNASKED}sessions are not kept anywhere else"}
 
 
 def rows() -> Iterator[Row]:
@@ -36,7 +42,8 @@ def rows() -> Iterator[Row]:
     for block in get_args(ContentBlock):
         yield "content block", block.__name__, _BLOCKS.get(block.__name__, "")
     for subtype in sorted({*TRANSLATED, *QUIET, *_subtypes()}):
-        yield "system subtype", subtype, TRANSLATED.get(subtype) or QUIET.get(subtype, "")
+        yield "system subtype", subtype, TRANSLATED.get(subtype) or QUIET.get(subtype) or _UNASKED.get(subtype, "")
+    yield "beside the SDK", KIND, "not shown: whether what was added to a turn was answered; see SteerTurn"
 
 
 def _subtypes() -> list[str]:

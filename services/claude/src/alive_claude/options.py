@@ -44,8 +44,6 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed and permissions.HasField("network") and not permissions.network:
         yield Unsupported(field="permissions.network", why="without a launcher there is no box; it cannot be cut off")
-    if request.HasField("history"):
-        yield Unsupported(field="history", why="history of another provider is not taken over yet")
     yield from tool_refusals(request, (*_READING, *_WRITING, *WEB, QUESTIONS))
     yield from model_refusals(request, request.agent.model or DEFAULT, MODELS, PRICES)
 

@@ -1,7 +1,7 @@
 """Turns the input of a turn into the message that Claude Code reads."""
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from alive.agent.v1 import options_pb2
@@ -10,10 +10,13 @@ from alive_kit.provider import TurnSpec
 from alive_kit.validation import image_type
 
 
-async def user_message(spec: TurnSpec) -> AsyncIterator[dict[str, Any]]:
-    """Yield the one message of a turn."""
-    content = [_block(part, spec) for part in spec.request.input]
-    yield {"type": "user", "message": {"role": "user", "content": content}, "parent_tool_use_id": None}
+async def user_message(
+    parts: Iterable[options_pb2.InputPart], spec: TurnSpec, message_id: str = ""
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield input as one message; the CLI says what becomes of one that has an id."""
+    content = [_block(part, spec) for part in parts]
+    named = {"uuid": message_id} if message_id else {}
+    yield {"type": "user", "message": {"role": "user", "content": content}, "parent_tool_use_id": None, **named}
 
 
 def _block(part: options_pb2.InputPart, spec: TurnSpec) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class ClaudeProvider:
     """Claude Code through claude-agent-sdk."""
 
     provider_id = "claude"
+    per_turn = ("agent.model",)
 
     def __init__(self, settings: ClaudeSettings, walls: Walls) -> None:
         self._settings = settings
@@ -68,7 +69,7 @@ class ClaudeProvider:
         return has_file_tools(request.permissions)
 
     async def start(self, spec: TurnSpec) -> ClaudeAgent:
-        """Start a CLI for a turn, resuming its session if it has one."""
+        """Start a CLI for a turn and those that follow, resuming the session if there is one."""
         try:
             key = spec.token or read_key(self._settings.anthropic_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:

@@ -34,10 +34,7 @@ TRANSLATED = {
 }
 """Subtypes that become events, and which."""
 
-_SERVER_STATUS = {
-    "connected": event_pb2.MCP_SERVER_STATUS_READY,
-    "pending": event_pb2.MCP_SERVER_STATUS_STARTING,
-}
+_LATE = "it did not answer in time"
 
 
 def translate_system(message: SystemMessage, spec: TurnSpec) -> Events:
@@ -53,10 +50,12 @@ def translate_system(message: SystemMessage, spec: TurnSpec) -> Events:
 
 
 def server_state(server: Data) -> event_pb2.McpServerState:
-    """Return how an MCP server is, by what the CLI says of it."""
-    status = _SERVER_STATUS.get(str(server.get("status")), event_pb2.MCP_SERVER_STATUS_FAILED)
-    error = "" if status != event_pb2.MCP_SERVER_STATUS_FAILED else f"it is {server.get('status')}"
-    return event_pb2.McpServerState(name=str(server.get("name")), status=status, error=error)
+    """Return how an MCP server is, by what the CLI says of it once each was waited for."""
+    name, said = str(server.get("name")), str(server.get("status"))
+    if said == "connected":
+        return event_pb2.McpServerState(name=name, status=event_pb2.MCP_SERVER_STATUS_READY)
+    error = _LATE if said == "pending" else f"it is {said}"
+    return event_pb2.McpServerState(name=name, status=event_pb2.MCP_SERVER_STATUS_FAILED, error=error)
 
 
 def _init(data: Data, spec: TurnSpec) -> Events:

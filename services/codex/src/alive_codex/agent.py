@@ -1,4 +1,4 @@
-"""One running Codex: a turn, its interrupt, its end."""
+"""One running Codex: its turns, their interrupts, its end."""
 
 import asyncio
 import contextlib
@@ -10,30 +10,37 @@ from typing import Any
 from alive.agent.v1 import error_pb2, event_pb2, options_pb2
 from alive_codex.app_server import AppServer, Heard, Notification, ServerRequest
 from alive_codex.approvals import OFFERED, Asking
-from alive_codex.events import Translator
+from alive_codex.contained import Trace
+from alive_codex.events import USAGE, Translator
 from alive_codex.failures import is_cut, of_thread, of_turn
-from alive_codex.options import asks, turn_input, turn_params, turn_part
+from alive_codex.options import asks, is_walled, sandbox_of, turn_input, turn_params, turn_part
 from alive_kit.failures import failure
 from alive_kit.fairness import Slice
 from alive_kit.launch import Launch
 from alive_kit.provider import Turn, TurnSpec
 from alive_kit.structured_output import structured_output
+from alive_kit.walls import WallLevel
 
 logger = logging.getLogger(__name__)
 
 _MCP_SECONDS = 10.0
+_READY_SECONDS = 1.0
 
 
 class CodexAgent:
-    """An app-server that serves one turn of one thread."""
+    """An app-server that serves the turns of one thread."""
 
-    def __init__(self, spec: TurnSpec, launch: Launch) -> None:
+    def __init__(self, spec: TurnSpec, launch: Launch, *, level: WallLevel) -> None:
         self._spec = spec
+        self._launch = launch
+        self._level = level
+        self._trace = Trace(spec, is_walled=is_walled(spec.request, level))
         self._server = AppServer(launch, OFFERED if asks(spec.request) else ())
         self._early: list[Heard] = []
         self._asked: set[asyncio.Task[None]] = set()
         self._notifications: AsyncIterator[Heard] = self._server.notifications()
-        self._translator = Translator(spec, "")
+        self._model = ""
+        self._translator = self._translating(spec)
         self.thread_id = ""
         """Codex's own id of the session."""
         self._turn_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -63,31 +70,34 @@ class CodexAgent:
             logger.warning("no thread: %s: %s", error, self._server.stderr)
             raise of_thread(error, self._server.stderr) from error
         self.thread_id = thread.thread.id
-        self._translator = Translator(self._spec, thread.model)
+        self._model = thread.model
         await self._wait_for_servers()
+        await self._launch.mark()
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
-        """Run the turn to its end."""
+        """Run a turn to its end."""
+        self._begin(turn.spec)
         try:
             client = self._server.client
             answer = await self._server.call(
-                client.turn_start, self.thread_id, turn_input(self._spec), turn_params(self._spec)
+                client.turn_start, self.thread_id, turn_input(turn.spec), turn_params(turn.spec)
             )
         except Exception as error:
             logger.warning("the turn does not start: %s: %s", error, self._server.stderr)
             raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr) from error
         self._turn_id.set_result(answer.turn.id)
         turn.remember(self.thread_id, answer.turn.id)
-        asking, time_slice = Asking(self._spec.workspace, self._translator.open_items), Slice()
-        async for notification in self._heard():
+        asking, time_slice = Asking(turn.spec.workspace, self._translator.open_items), Slice()
+        async for notification in self._heard(answer.turn.id):
             if isinstance(notification, ServerRequest):
                 self._ask(asking.answer(notification, turn))
                 continue
+            self._trace.hear(notification)
             self._emit(notification, turn)
             await time_slice.share()
             if notification.method == "turn/completed" and notification.params["turn"]["id"] == answer.turn.id:
-                return self._completed(notification.params["turn"])
-            if self._has_reached_max_turns():
+                return self._completed(notification.params["turn"], turn.spec)
+            if self._has_reached_max_turns(turn.spec.request.limits):
                 self._reached_max_turns = True
                 await self.interrupt()
         raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr)
@@ -97,21 +107,61 @@ class CodexAgent:
         turn_id = await self._turn_id
         await self._server.call(self._server.client.turn_interrupt, self.thread_id, turn_id)
         with contextlib.suppress(Exception):
-            await self._server.request("thread/backgroundTerminals/clean", {"threadId": self.thread_id})
+            await self._end_commands()
 
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
         """Add input to the running turn."""
         turn_id = await self._turn_id
-        added = [turn_part(part, self._spec) for part in parts]
+        added = [turn_part(part, self._translator.spec) for part in parts]
         await self._server.call(self._server.client.turn_steer, self.thread_id, turn_id, added)
+
+    async def rest(self) -> bool:
+        """End the commands that Codex would leave running; return whether it may wait: none ran outside its sandbox."""
+        if not self._trace.is_clean:
+            return False
+        self._end_asking()
+        try:
+            await self._end_commands()
+        except Exception as error:  # noqa: BLE001  # Whatever it is, another CLI is started.
+            logger.info("a CLI is not kept warm: %r", error)
+            return False
+        return await self._launch.sweep()
+
+    async def is_ready(self) -> bool:
+        """Ask for something cheap, and look for the MCP servers: Codex does not start them again (0.163.0)."""
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await self._end_commands()
+                has_servers = any(server.HasField("stdio") for server in self._spec.mcp_servers)
+                return not has_servers or await self._launch.sweep()
+        except Exception as error:  # noqa: BLE001  # Whatever it is, another CLI is started.
+            logger.info("a warm CLI is not used again: %r", error)
+            return False
 
     async def close(self) -> None:
         """End the app-server and all that it started."""
         if not self._turn_id.done():
             self._turn_id.cancel()
+        self._end_asking()
+        await self._server.close()
+
+    def _begin(self, spec: TurnSpec) -> None:
+        """Be ready to hear of another turn; what is known of the thread stays."""
+        before, self._translator = self._translator, self._translating(spec)
+        self._translator.follow(before)
+        self._reached_max_turns = False
+        if self._turn_id.done():
+            self._turn_id = asyncio.get_running_loop().create_future()
+
+    def _translating(self, spec: TurnSpec) -> Translator:
+        return Translator(spec, self._model, sandbox_of(spec.request, self._level))
+
+    async def _end_commands(self) -> None:
+        await self._server.request("thread/backgroundTerminals/clean", {"threadId": self.thread_id})
+
+    def _end_asking(self) -> None:
         for task in self._asked:
             task.cancel()
-        await self._server.close()
 
     def _ask(self, asking: Coroutine[Any, Any, None]) -> None:
         """Have something asked without holding up what Codex says meanwhile."""
@@ -148,33 +198,37 @@ class CodexAgent:
                         if not waiting:
                             return
 
-    async def _heard(self) -> AsyncIterator[Heard]:
+    async def _heard(self, turn_id: str) -> AsyncIterator[Heard]:
         """Yield what was heard before the turn, then the rest; server states first, for TurnStarted to have them."""
-        for notification in self._early:
+        early, self._early = self._early, []
+        for notification in early:
             yield notification
         async for notification in self._notifications:
-            if notification.params.get("threadId") in {None, self.thread_id}:
+            params = notification.params
+            # What the thread has used is told as of its last turn: what the next one adds is known only by it.
+            is_of_turn = params.get("turnId") in {None, turn_id} or notification.method == USAGE
+            if params.get("threadId") in {None, self.thread_id} and is_of_turn:
                 yield notification
 
     def _emit(self, notification: Notification, turn: Turn) -> None:
-        include_raw = self._spec.request.delivery.include_raw
+        include_raw = turn.spec.request.delivery.include_raw
         for event in self._translator.translate(notification):
             if include_raw:
                 raw = {"method": notification.method, "params": notification.params}
                 event.raw_json = json.dumps(raw, ensure_ascii=False)
             turn.emit(event)
 
-    def _has_reached_max_turns(self) -> bool:
-        limits, translator = self._spec.request.limits, self._translator
+    def _has_reached_max_turns(self, limits: options_pb2.Limits) -> bool:
+        translator = self._translator
         if not limits.HasField("max_turns") or self._reached_max_turns:
             return False
         return translator.tally.requests >= limits.max_turns and translator.asks_again
 
-    def _completed(self, turn: dict[str, Any]) -> event_pb2.TurnCompleted | None:
+    def _completed(self, turn: dict[str, Any], spec: TurnSpec) -> event_pb2.TurnCompleted | None:
         if turn["status"] == "interrupted" and not self._reached_max_turns:
             return None
         completed = event_pb2.TurnCompleted(stop_reason=self._stop_reason(turn))
-        if schema := self._spec.request.agent.output_schema:
+        if schema := spec.request.agent.output_schema:
             completed.structured_output = structured_output(schema, self._translator.answer)
         return completed
 

@@ -18,7 +18,6 @@ _ALLOWED = frozenset({approval_pb2.DECISION_KIND_ALLOW_ONCE, approval_pb2.DECISI
 OFFERED = {
     "item/commandExecution/requestApproval": "approval_requested command",
     "item/fileChange/requestApproval": "approval_requested file_change",
-    "item/permissions/requestApproval": "approval_requested escalation",
     "item/tool/requestUserInput": "approval_requested questions",
     "mcpServer/elicitation/request": "approval_requested tool_call or elicitation",
 }
@@ -38,10 +37,6 @@ class Asking:
             case "item/commandExecution/requestApproval" | "item/fileChange/requestApproval":
                 decision = await turn.ask(self._action(request.params))
                 await request.answer({"decision": "accept" if decision.kind in _ALLOWED else "decline"})
-            case "item/permissions/requestApproval":
-                decision = await turn.ask(self._escalation(request.params))
-                granted = request.params.get("permissions") or {} if decision.kind in _ALLOWED else {}
-                await request.answer({"permissions": granted, "scope": "turn"})
             case "item/tool/requestUserInput":
                 decision = await turn.ask(_questions(request.params))
                 answers = {answer.question_id: {"answers": list(answer.values)} for answer in decision.answers}
@@ -71,16 +66,6 @@ class Asking:
             asked.command.cwd = self._workspace.relative(str(params.get("cwd") or "."))
         else:
             asked.escalation.paths.extend(path for path in [params.get("grantRoot")] if path)
-        return asked
-
-    def _escalation(self, params: Params) -> approval_pb2.ApprovalRequested:
-        asked = approval_pb2.ApprovalRequested(
-            item_id=str(params.get("itemId") or ""), reason=params.get("reason") or ""
-        )
-        permissions = params.get("permissions") or {}
-        files = permissions.get("fileSystem") or {}
-        asked.escalation.network = bool((permissions.get("network") or {}).get("enabled"))
-        asked.escalation.paths.extend(str(path) for path in [*(files.get("read") or []), *(files.get("write") or [])])
         return asked
 
     def _tool_call(self, params: Params) -> approval_pb2.ApprovalRequested:

@@ -8,8 +8,8 @@ _FORKED = "what forks refer to is deleted with the last of them"
 
 _OUTSIDE = (
     limited("DeleteSession", "while other turns of the workspace run, text may stay in Codex's databases"),
-    limited("permissions.sandbox.READ_ONLY", "by Codex's own sandbox: it can read the whole disk"),
-    limited("permissions.sandbox.WORKSPACE_WRITE", "by Codex's own sandbox: it can read the whole disk; the default"),
+    limited("permissions.sandbox.READ_ONLY", "by Codex's own sandbox: it can read the whole disk; not with ASK"),
+    limited("permissions.sandbox.WORKSPACE_WRITE", "by Codex's own sandbox: it can read the whole disk; not with ASK"),
     supported("permissions.sandbox.FULL_ACCESS"),
     limited("permissions.network", "on or off in WORKSPACE_WRITE, always off in READ_ONLY, always on in FULL_ACCESS"),
 )
@@ -37,7 +37,7 @@ _COMMON: tuple[provider_pb2.Capability, ...] = (
     supported("mcp_servers.stdio"),
     unsupported("tools.files", "Alive's tools for files are not offered: Codex's own cannot be switched off"),
     limited("model_retry", "a 429 without retry-after is not asked again; one with it is waited for, whatever it says"),
-    unsupported("history", "history of another provider is not taken over yet"),
+    supported("history"),
     limited("ephemeral", "only in a new session"),
     supported("SteerTurn"),
     limited("ResolveApproval", "input cannot be changed; a denial's message does not reach the model"),

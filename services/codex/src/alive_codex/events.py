@@ -1,5 +1,6 @@
 """Translates Codex's notifications into events: one small function for each method. As of codex 0.163.0."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -8,7 +9,6 @@ from alive_codex.app_server import Notification
 from alive_codex.audit import Audit
 from alive_codex.failures import attempt_of, wait_of
 from alive_codex.items import is_known, item_of, plan_item, status_of
-from alive_codex.options import sandbox_of
 from alive_codex.prices import PRICES
 from alive_codex.usage import usage_of
 from alive_kit.events import (
@@ -52,17 +52,21 @@ _SERVER_STATUS = {
     "ready": event_pb2.MCP_SERVER_STATUS_READY,
 }
 
+USAGE = "thread/tokenUsage/updated"
+"""What the CLI says of the tokens of a thread."""
+
 
 class Translator:
     """The translation of one turn."""
 
-    def __init__(self, spec: TurnSpec, model: str) -> None:
-        self._spec = spec
+    def __init__(self, spec: TurnSpec, model: str, sandbox: "options_pb2.Sandbox.ValueType") -> None:
+        self.spec = spec
         self._model = model
+        self._sandbox = sandbox
         self._open: dict[str, item_pb2.Item] = {}
         self._void: set[str] = set()
         self._plans = 0
-        self._started = False
+        self._turn_id = ""
         self._limits: object = None
         self._total: object = None
         self.audit = Audit()
@@ -75,6 +79,11 @@ class Translator:
         """Whether the model's latest answer asked for a tool, so that it will be asked again."""
         self.answer = ""
         """The latest message of the agent."""
+
+    def follow(self, before: "Translator") -> None:
+        """Know what was known of the thread after the turn before."""
+        self.servers.update(before.servers)
+        self._total = before._total
 
     def translate(self, notification: Notification) -> Events:
         """Yield what a notification means."""
@@ -89,13 +98,13 @@ class Translator:
         return list(self._open.values())
 
     def _turn_started(self, params: Params) -> Events:
-        self._started = True
-        request = self._spec.request
+        self._turn_id = params["turn"]["id"]
+        request = self.spec.request
         started = event_pb2.TurnStarted(
             model=self._model,
-            resumed=self._spec.resume is not None,
+            resumed=self.spec.resume is not None,
             approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
-            sandbox=sandbox_of(request.permissions),
+            sandbox=self._sandbox,
             mcp_servers=self.servers.values(),
         )
         yield event_pb2.Event(turn_started=started)
@@ -108,7 +117,7 @@ class Translator:
         if not is_known(vendor):
             yield unknown_vendor_event(f"item/{vendor['type']}")
             return
-        item = item_of(vendor, self._spec.workspace)
+        item = item_of(vendor, self.spec.workspace)
         self._open[item.item_id] = item
         yield item_started(item)
 
@@ -119,7 +128,7 @@ class Translator:
         if vendor["id"] not in self._open:
             yield from self._item_started(params)
         started = self._open.pop(vendor["id"])
-        item = item_of(vendor, self._spec.workspace)
+        item = item_of(vendor, self.spec.workspace)
         item.start_time.CopyFrom(started.start_time)
         if item.HasField("message"):
             self.answer = item.message.text
@@ -157,7 +166,7 @@ class Translator:
     def _usage(self, params: Params) -> Events:
         # A resumed thread begins by repeating what its last turn used, and an interrupted one repeats its last request.
         total, self._total = self._total, params["tokenUsage"]["total"]
-        if not self._started or total == self._total:
+        if params["turnId"] != self._turn_id or total == self._total:
             return
         self.asks_again = self.audit.take_calls_open()
         request_id = str(self.tally.requests + 1)
@@ -227,6 +236,11 @@ class Translator:
         self._model = model
         yield notice("model_changed", message, severity=event_pb2.SEVERITY_WARNING, asked=asked, model=model)
 
+    def _checked(self, params: Params) -> Events:
+        """Say that the vendor's own checks have a part in the turn: why it takes longer, or what it found."""
+        found = {name: value for name, value in params.items() if name not in {"threadId", "turnId"}}
+        yield notice("vendor_check", "The model's vendor checks the turn.", found=json.dumps(found, ensure_ascii=False))
+
     def _refused(self, params: Params) -> Events:
         asked = str(params.get("method", ""))
         yield notice("vendor_request_refused", "The agent asked for something that is not offered.", asked=asked)
@@ -245,7 +259,7 @@ _TRANSLATIONS: dict[str, Callable[[Translator, Params], Events]] = {
     "item/plan/delta": Translator._plan_text,
     "turn/plan/updated": Translator._plan,
     "rawResponseItem/completed": Translator._raw_item,
-    "thread/tokenUsage/updated": Translator._usage,
+    USAGE: Translator._usage,
     "error": Translator._error,
     "mcpServer/startupStatus/updated": Translator._server_status,
     "account/rateLimits/updated": Translator._rate_limits,
@@ -253,6 +267,9 @@ _TRANSLATIONS: dict[str, Callable[[Translator, Params], Events]] = {
     "configWarning": Translator._warning,
     "deprecationNotice": Translator._warning,
     "model/rerouted": Translator._rerouted,
+    "model/safetyBuffering/updated": Translator._checked,
+    "model/verification": Translator._checked,
+    "turn/moderationMetadata": Translator._checked,
     "serverRequest/refused": Translator._refused,
 }
 
@@ -269,7 +286,7 @@ TRANSLATED = {
     "item/plan/delta": "item_delta",
     "turn/plan/updated": "item plan",
     "rawResponseItem/completed": "item command or tool_call, for calls that have no item of their own",
-    "thread/tokenUsage/updated": "usage_updated",
+    USAGE: "usage_updated",
     "error": "notice model_retry or model_error; item_retracted for what was streamed",
     "mcpServer/startupStatus/updated": "state in turn_started; notice mcp_server_failed",
     "account/rateLimits/updated": "notice rate_limit",
@@ -277,6 +294,9 @@ TRANSLATED = {
     "configWarning": "notice vendor_warning",
     "deprecationNotice": "notice vendor_warning",
     "model/rerouted": "notice model_changed",
+    "model/safetyBuffering/updated": "notice vendor_check",
+    "model/verification": "notice vendor_check",
+    "turn/moderationMetadata": "notice vendor_check",
     "serverRequest/refused": "notice vendor_request_refused",
 }
 """Notifications that become events, and which."""

@@ -32,10 +32,8 @@ def refusals(request: agent_service_pb2.StartTurnRequest, *, boxed: bool) -> Ite
     if permissions.extra_directories:
         yield Unsupported(field="permissions.extra_directories", why="an agent has its own workspace only")
     if not boxed:
-        yield from _network_refusal(permissions)
+        yield from _sandbox_refusals(request)
     yield from tools.refusals(request)
-    if request.HasField("history"):
-        yield Unsupported(field="history", why="history of another provider is not taken over yet")
     yield from model_refusals(request, chosen_model(request.agent), MODELS, PRICES)
 
 
@@ -50,11 +48,14 @@ def chosen_model(agent: options_pb2.AgentOptions) -> str:
     return agent.model or DEFAULT
 
 
-def sandbox_of(permissions: options_pb2.Permissions) -> "options_pb2.Sandbox.ValueType":
+def sandbox_of(request: agent_service_pb2.StartTurnRequest, level: WallLevel) -> "options_pb2.Sandbox.ValueType":
     """Return the sandbox in force."""
-    if permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN:
+    if request.permissions.approval_policy == options_pb2.APPROVAL_POLICY_PLAN:
         return options_pb2.SANDBOX_READ_ONLY
-    return permissions.sandbox or options_pb2.SANDBOX_WORKSPACE_WRITE
+    is_open = level == provider_pb2.WALL_LEVEL_NONE and asks(request)
+    return request.permissions.sandbox or (
+        options_pb2.SANDBOX_FULL_ACCESS if is_open else options_pb2.SANDBOX_WORKSPACE_WRITE
+    )
 
 
 def thread_params(
@@ -68,7 +69,7 @@ def thread_params(
         "modelProvider": _PROVIDER,
         "approvalPolicy": "untrusted" if asks(request) else "never",
         "approvalsReviewer": "user",
-        "sandbox": _inner_sandbox(request.permissions, level),
+        "sandbox": _inner_sandbox(request, level),
         "config": _config(spec, settings, key, marker),
         # Tells of commands that the CLI ran without an item for them.
         "experimentalRawEvents": True,
@@ -97,18 +98,30 @@ def turn_params(spec: TurnSpec) -> dict[str, Any]:
 
 def turn_input(spec: TurnSpec) -> list[dict[str, Any]]:
     """Return the input of a turn."""
-    return [turn_part(part, spec) for part in spec.request.input]
+    return [turn_part(part, spec) for part in spec.input]
 
 
-def _inner_sandbox(permissions: options_pb2.Permissions, level: WallLevel) -> str:
-    """Return Codex's own sandbox. In a box that has no /proc of its own it cannot stand: the box is the only one."""
-    if level == provider_pb2.WALL_LEVEL_SHARED_PROC:
+def _inner_sandbox(request: agent_service_pb2.StartTurnRequest, level: WallLevel) -> str:
+    """Return Codex's own sandbox, which stands within the box.
+
+    In a box that has no /proc of its own it cannot stand. And a command that the caller allowed and that it stopped is
+    run a second time, outside of it (codex 0.163.0): where the caller is asked, the box is the only one.
+    """
+    if level == provider_pb2.WALL_LEVEL_SHARED_PROC or asks(request):
         return _SANDBOXES[options_pb2.SANDBOX_FULL_ACCESS]
-    return _SANDBOXES[sandbox_of(permissions)]
+    return _SANDBOXES[sandbox_of(request, level)]
 
 
-def _network_refusal(permissions: options_pb2.Permissions) -> Iterator[Unsupported]:
-    sandbox = sandbox_of(permissions)
+def is_walled(request: agent_service_pb2.StartTurnRequest, level: WallLevel) -> bool:
+    """Whether commands run in Codex's own sandbox."""
+    return _inner_sandbox(request, level) != _SANDBOXES[options_pb2.SANDBOX_FULL_ACCESS]
+
+
+def _sandbox_refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:
+    permissions, sandbox = request.permissions, sandbox_of(request, provider_pb2.WALL_LEVEL_NONE)
+    if asks(request) and sandbox != options_pb2.SANDBOX_FULL_ACCESS:
+        why = "where the caller is asked, only FULL_ACCESS: what was allowed may run outside of Codex's own sandbox"
+        yield Unsupported(field="permissions.sandbox", why=why)
     if not permissions.HasField("network"):
         return
     if permissions.network and sandbox == options_pb2.SANDBOX_READ_ONLY:
@@ -122,10 +135,9 @@ def _config(spec: TurnSpec, settings: CodexSettings, key: str, marker: Mapping[s
     rules = permissions.tools
     has_questions = asks(spec.request) and tools.exists("request_user_input", rules)
     return {
-        "features": {
-            "default_mode_request_user_input": has_questions,
-            "request_permissions_tool": asks(spec.request) and tools.exists("request_permissions", rules),
-        },
+        "features": {"default_mode_request_user_input": has_questions},
+        # Or each turn that asks is warned that the feature is new.
+        "suppress_unstable_features_warning": True,
         "tools": {
             "experimental_request_user_input": {"enabled": has_questions},
             "update_plan": {"enabled": tools.exists("update_plan", rules)},

@@ -1,6 +1,7 @@
 """The Codex CLI as a provider: looks at its surroundings, says what it can do, starts agents."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -30,6 +31,7 @@ class CodexProvider:
     """The Codex CLI through openai-codex's app-server client."""
 
     provider_id = "codex"
+    per_turn = ("agent.output_schema", "limits.max_turns")
 
     def __init__(self, settings: CodexSettings, walls: Walls) -> None:
         self._settings = settings
@@ -75,7 +77,7 @@ class CodexProvider:
         return True
 
     async def start(self, spec: TurnSpec) -> CodexAgent:
-        """Start an app-server for a turn, with the session's thread resumed if it has one."""
+        """Start an app-server for a turn and those that follow, with the session's thread resumed if there is one."""
         try:
             key = spec.token or read_key(self._settings.openai_api_key_file, _KEY_VARIABLE)
         except NotReady as finding:
@@ -83,16 +85,19 @@ class CodexProvider:
         environment = cli_environment(spec.workspace)
         launch = self._walls.launch(self._settings.codex_cli, environment, spec.workspace, spec.request.permissions)
         configure(launch, spec.workspace)
-        agent = CodexAgent(spec, launch)
+        agent = CodexAgent(spec, launch, level=self._walls.level)
         try:
-            # Two CLIs that make a home's databases at the same time both fail (codex 0.163.0).
-            async with self._starting[spec.workspace.workspace_id]:
+            async with self._alone_in_home(spec.workspace):
                 await agent.start()
             await agent.open(thread_params(spec, self._settings, key, launch.marker, self._walls.level))
         except BaseException:
             await agent.close()
             raise
         return agent
+
+    def _alone_in_home(self, workspace: Workspace) -> contextlib.AbstractAsyncContextManager[object]:
+        """Let one CLI at a time start in a home: two that make its databases at once both fail (codex 0.163.0)."""
+        return contextlib.nullcontext() if self._walls.stand else self._starting[workspace.workspace_id]
 
     async def delete(self, workspace: Workspace, native_session: str) -> bool:
         """Have the CLI delete a thread: its rollout, and what its databases say of it. Forks refer to it (0.163.0)."""
@@ -102,7 +107,7 @@ class CodexProvider:
         configure(launch, workspace)
         server = AppServer(launch)
         try:
-            async with self._starting[workspace.workspace_id]:
+            async with self._alone_in_home(workspace):
                 await server.start()
             await server.request("thread/delete", {"threadId": native_session})
         except CodexError as error:

@@ -9,7 +9,7 @@ from alive_kit.refusals import tool_refusals
 _HANDS = ("exec_command", "write_stdin", "apply_patch", "view_image")
 """Tools that work in an environment: where a turn has one they all exist, where it has none they do not."""
 
-_OWN = (*_HANDS, "update_plan", "web_search", "request_user_input", "request_permissions")
+_OWN = (*_HANDS, "update_plan", "web_search", "request_user_input")
 
 
 def refusals(request: agent_service_pb2.StartTurnRequest) -> Iterator[Unsupported]:

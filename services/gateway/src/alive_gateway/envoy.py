@@ -20,6 +20,10 @@ _NEVER_THE_AGENTS_OWN = ("cookie", "proxy-authorization", "x-forwarded-for", "x-
 _CREDENTIALS = ("authorization", "x-api-key", "api-key")
 _OURS = "x-alive-"
 
+_NOT_REACHED = {"filter": {"response_flag_filter": {"flags": ["UF", "UC", "UR"]}}, "status_code": 504}
+"""What is said of an API that could not be reached, or broke off: with 503, Envoy's own word for it, APIs say that they
+have too much to do, and a turn would fail for another reason than its own."""
+
 
 def configuration(settings: GatewaySettings, secrets: Path) -> Json:
     """Return the bootstrap; each key is read from its own file among the secrets."""
@@ -46,6 +50,7 @@ def _listener(route: Route, apis: list[Api]) -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "access_log": [_access_log(route)],
+        "local_reply_config": {"mappers": [_NOT_REACHED]},
         "route_config": {"virtual_hosts": [_host(route, apis)]},
         "http_filters": [_forget(apis), _ask(route), _filter("router", "router.v3.Router")],
     }

@@ -1,6 +1,6 @@
 """The APIs that agents reach through the key gateway beside their model: the product's, and HTTP MCP servers.
 
-A box leads to the gateway and nowhere else. What a call shows there is its turn's token; what the API is shown instead
+A box leads to the gateway and nowhere else. What a call shows there is its agent's token; what the API is shown instead
 (the user's cookie, an MCP server's bearer) the gateway learns from this service, so that no agent ever holds it.
 """
 

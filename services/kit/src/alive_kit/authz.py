@@ -1,8 +1,9 @@
 """Tells the key gateway which tokens are honoured: those of turns that run, and no others.
 
-Where there is a gateway, an agent gets a token instead of the vendor's key. A token says nothing, is made for one turn
-and ends with it; the gateway asks here before it puts the key in its place. What is not the vendor's a turn may only
-call when it was granted, and here the gateway learns what to show there.
+Where there is a gateway, an agent gets a token instead of the vendor's key. A token says nothing, is made for one CLI
+process, and is honoured only while a turn of its session runs, never between turns; the gateway asks here before it
+puts the key in its place. What is not the vendor's a turn may only call when it was granted, and here the gateway
+learns what to show there.
 """
 
 import secrets
@@ -13,7 +14,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 TURN_HEADER = "x-turn-token"
-"""Where tools show their turn's token; the vendors' CLIs show it where a key would be."""
+"""Where tools show their agent's token; the vendors' CLIs show it where a key would be."""
 
 Grants: TypeAlias = Mapping[str, Mapping[str, str]]
 """What a turn may call beside its vendor, by the path below which it is: the headers that are added there."""
@@ -22,19 +23,21 @@ _GRANTED_ALONE = ("product/", "mcp/")
 
 
 class TurnTokens:
-    """The tokens of the turns that run."""
+    """The tokens of the agents whose turns run."""
 
     def __init__(self) -> None:
         self._live: dict[str, Grants] = {}
 
-    def issue(self, grants: Grants | None = None) -> str:
-        """Return a token that is honoured until it is revoked, for the vendor and for what is granted."""
-        token = secrets.token_urlsafe(32)
-        self._live[token] = grants or {}
-        return token
+    def issue(self) -> str:
+        """Return a new token; it is not honoured before a turn begins."""
+        return secrets.token_urlsafe(32)
 
-    def revoke(self, token: str) -> None:
-        """End a token."""
+    def begin(self, token: str, grants: Grants | None = None) -> None:
+        """Honour a token until its turn ends, for the vendor and for what the turn is granted."""
+        self._live[token] = grants or {}
+
+    def end(self, token: str) -> None:
+        """Honour a token no more, until another turn begins."""
         self._live.pop(token, None)
 
     def headers(self, token: str, path: str) -> Mapping[str, str] | None:

@@ -8,6 +8,7 @@ power; then the newest events may be gone, never the order.
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,12 +90,36 @@ CREATE TABLE outbox (epoch TEXT NOT NULL);
 INSERT INTO outbox VALUES (lower(hex(randomblob(8))));
 """
 
-_STEPS = (_FIRST, _OUTCOMES)
+_HANDOVERS = """
+CREATE TABLE handovers (
+    workspace_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    history BLOB NOT NULL,
+    PRIMARY KEY (workspace_id, session_id),
+    FOREIGN KEY (workspace_id, session_id) REFERENCES sessions ON DELETE CASCADE
+) WITHOUT ROWID;
+"""
+
+_SETTLED = "ALTER TABLE sessions ADD COLUMN is_settled INTEGER NOT NULL DEFAULT 1;"
+
+_PLACES = """
+ALTER TABLE events RENAME TO former;
+CREATE TABLE events (place INTEGER PRIMARY KEY, frame BLOB NOT NULL);
+INSERT INTO events SELECT turn << 32 | seq, frame FROM former;
+DROP TABLE former;
+CREATE TRIGGER turn_deleted AFTER DELETE ON turns BEGIN
+    DELETE FROM events WHERE place BETWEEN OLD.turn << 32 AND (OLD.turn << 32) + 0xFFFFFFFF;
+END;
+"""
+"""Events by one number, turn and seq in it: a table that is its own index cost half as much again to write."""
+
+STEPS = (_FIRST, _OUTCOMES, _HANDOVERS, _PLACES, _SETTLED)
 """What each version of the schema adds to the one before."""
 
+_CHECKPOINTING = threading.Lock()
 _CHECKPOINT_SECONDS = 2.0
-_CHECKPOINT_PAGES = 20_000
-"""Where the log is written back by the event loop after all."""
+CHECKPOINT_PAGES = 20_000
+"""Where the log is written back by whoever writes after all."""
 
 
 class Unusable(Exception):
@@ -121,13 +146,13 @@ def _open(path: Path) -> sqlite3.Connection:
     path.chmod(0o600)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
-    database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     database.execute("PRAGMA foreign_keys = ON")
     database.execute("PRAGMA secure_delete = ON")
     version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(_STEPS):
+    if version > len(STEPS):
         raise Unusable(f"{path} was written by a newer release (version {version}): use that one, or another state")
-    for number, step in enumerate(_STEPS[version:], version + 1):
+    for number, step in enumerate(STEPS[version:], version + 1):
         database.executescript(f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;")
     return database
 
@@ -152,6 +177,12 @@ async def keep_checkpointing(path: Path) -> None:
         await asyncio.to_thread(_checkpoint, path)
 
 
+def empty_log(database: sqlite3.Connection) -> None:
+    """Write the log back into the file, and empty it: it still has what was deleted."""
+    with _CHECKPOINTING:  # SQLite does not wait for another one, and would leave the log as it is.
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def _checkpoint(path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error):
+    with _CHECKPOINTING, contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error):
         database.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -20,6 +20,8 @@ AgentError                 the gRPC status it becomes
   SeqOutOfRange            OUT_OF_RANGE
   CursorOutOfRange         OUT_OF_RANGE
   ReaderTooSlow            RESOURCE_EXHAUSTED
+  AdmissionRefused         RESOURCE_EXHAUSTED, with RetryInfo
+  TurnDeclined             UNAVAILABLE
   StreamLost               UNAVAILABLE
   ShuttingDown             UNAVAILABLE, with RetryInfo
   StoreUnavailable         UNAVAILABLE, with RetryInfo
@@ -44,6 +46,9 @@ from alive.agent.v1 import error_pb2
 
 DOMAIN = "alive.agent.v1"
 
+_MESSAGE_BYTES, _METADATA_BYTES, _FIELD_BYTES, _VIOLATIONS = 500, 200, 120, 10
+"""How much of what a caller sent a status may repeat: gRPC takes no more than 8 KiB of trailers."""
+
 
 class AgentError(Exception):
     """A call that is refused, with everything a caller needs to act on it."""
@@ -59,7 +64,8 @@ class AgentError(Exception):
 
     def details(self) -> Iterable[Message]:
         """Return what goes into the status beside code and message."""
-        yield error_details_pb2.ErrorInfo(reason=_reason_name(self.reason), domain=DOMAIN, metadata=self.metadata)
+        metadata = {name: _cut(value, _METADATA_BYTES) for name, value in self.metadata.items()}
+        yield error_details_pb2.ErrorInfo(reason=_reason_name(self.reason), domain=DOMAIN, metadata=metadata)
         if self.retry_after is not None:
             delay = duration_pb2.Duration()
             delay.FromTimedelta(self.retry_after)
@@ -79,11 +85,11 @@ class InvalidField(AgentError):
         self.violations = violations
 
     def details(self) -> Iterable[Message]:
-        """Return the general details and one BadRequest that names every field."""
+        """Return the general details and one BadRequest that names every field, the first ones of very many."""
         yield from super().details()
         bad_request = error_details_pb2.BadRequest()
-        for field, why in self.violations.items():
-            bad_request.field_violations.add(field=field, description=why)
+        for field, why in list(self.violations.items())[:_VIOLATIONS]:
+            bad_request.field_violations.add(field=_cut(field, _FIELD_BYTES), description=_cut(why, _METADATA_BYTES))
         yield bad_request
 
 
@@ -183,10 +189,10 @@ class ProviderNotReady(AgentError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = error_pb2.STATUS_REASON_PROVIDER_NOT_READY
 
-    def __init__(self, provider_id: str, why: str) -> None:
+    def __init__(self, provider_id: str, why: str, *, retry_after: float = 1.0) -> None:
         super().__init__(
             f"provider {provider_id!r} is not ready: {why}",
-            retry_after=timedelta(seconds=1),
+            retry_after=timedelta(seconds=retry_after),
             provider_id=provider_id,
             why=why,
         )
@@ -269,6 +275,31 @@ class ReaderTooSlow(AgentError):
         )
 
 
+class AdmissionRefused(AgentError):
+    """There is no room for a turn, not even to wait."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = error_pb2.STATUS_REASON_ADMISSION
+
+    def __init__(self, why: str, *, scope: str, retry_after: timedelta) -> None:
+        super().__init__(f"no room for the turn: {why}: try again later", retry_after=retry_after, scope=scope)
+
+
+class TurnDeclined(AgentError):
+    """A turn failed before the model said anything, and another provider may take it."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = error_pb2.STATUS_REASON_TURN_DECLINED
+
+    def __init__(self, provider_id: str, error: error_pb2.TurnError) -> None:
+        failure = error_pb2.FailureReason.Name(error.reason).removeprefix("FAILURE_REASON_")
+        super().__init__(
+            f"provider {provider_id!r} could not take the turn ({failure}): {error.message}",
+            provider_id=provider_id,
+            failure=failure,
+        )
+
+
 class StreamLost(AgentError):
     """The provider's stream broke; the turn may go on."""
 
@@ -308,13 +339,13 @@ class CursorOutOfRange(AgentError):
 
 
 class StoreUnavailable(AgentError):
-    """The router's database does not answer."""
+    """What is kept cannot be read or written now."""
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = error_pb2.STATUS_REASON_STORE_UNAVAILABLE
 
-    def __init__(self) -> None:
-        super().__init__("the router's database does not answer: try again soon", retry_after=timedelta(seconds=1))
+    def __init__(self, why: str = "the router's database does not answer") -> None:
+        super().__init__(f"{why}: try again soon", retry_after=timedelta(seconds=1))
 
 
 class QuotaExhausted(AgentError):
@@ -407,12 +438,17 @@ class TurnFailure(Exception):
 
 def status_of(error: AgentError) -> status_pb2.Status:
     """Return the google.rpc.Status of an error, details included."""
-    status = status_pb2.Status(code=_code_number(error.code), message=error.message)
+    status = status_pb2.Status(code=_code_number(error.code), message=_cut(error.message, _MESSAGE_BYTES))
     for detail in error.details():
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _cut(text: str, most: int) -> str:
+    octets = text.encode()
+    return text if len(octets) <= most else octets[:most].decode(errors="ignore") + "…"
 
 
 def _code_number(code: grpc.StatusCode) -> int:

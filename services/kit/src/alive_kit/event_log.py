@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from alive.agent.v1 import event_pb2
-from alive_kit.errors import ReaderTooSlow, SeqOutOfRange, StorageFailed
+from alive_kit.errors import AgentError, ReaderTooSlow, SeqOutOfRange, StorageFailed
 from alive_kit.frames import frame, split
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class EventLog:
         self._shown_seq = last_seq
         self._closed = False
         self._is_due = False
+        self._refusal: AgentError | None = None
         self._grown = asyncio.Event()
 
     @classmethod
@@ -131,6 +132,11 @@ class EventLog:
         del self._frames[:forgotten]
         self._oldest_seq += forgotten
 
+    def refuse(self, error: AgentError) -> None:
+        """Close a log that nothing was ever shown of: whoever reads it is refused."""
+        self._refusal, self._closed = error, True
+        self._grown.set()
+
     def check(self, after_seq: int) -> None:
         """Refuse a seq to read from that lies outside what is kept.
 
@@ -145,6 +151,7 @@ class EventLog:
 
         Raises:
             ReaderTooSlow: events this reader had not read yet were forgotten.
+            AgentError: the log was closed by `refuse`.
         """
         seq = after_seq
         while True:
@@ -152,6 +159,8 @@ class EventLog:
             response, seq = self._read(seq)
             if response:
                 yield response
+            elif self._refusal:
+                raise self._refusal
             elif self._closed and seq == self._last_seq:
                 return
             else:

@@ -5,6 +5,7 @@ of them and completed before the terminal event. What breaks the grammar is a de
 a notice, so that callers never see it and nothing is dropped silently.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from alive.agent.v1 import event_pb2, item_pb2
@@ -70,7 +71,7 @@ class Grammar:
             case "item_updated":
                 self._open[event.item_updated.item.item_id] = _OpenItem(event.item_updated.item)
             case "item_delta":
-                self._open[event.item_delta.item_id].deltas.append(event.item_delta)
+                self._open[event.item_delta.item_id].follow(event.item_delta)
             case "item_completed":
                 self._open.pop(event.item_completed.item.item_id)
                 self._completed.add(event.item_completed.item.item_id)
@@ -81,7 +82,12 @@ class _OpenItem:
 
     def __init__(self, item: item_pb2.Item) -> None:
         self._item = item
-        self.deltas: list[event_pb2.ItemDelta] = []
+        self._texts: defaultdict[str, list[str]] = defaultdict(list)
+
+    def follow(self, delta: event_pb2.ItemDelta) -> None:
+        """Keep what a delta adds; not the delta, which would keep its whole event in memory."""
+        if field := delta.WhichOneof("delta"):
+            self._texts[field].append(getattr(delta, field))
 
     def as_shown(self) -> item_pb2.Item:
         """Return a copy of the item with its deltas applied."""
@@ -89,13 +95,13 @@ class _OpenItem:
         item.CopyFrom(self._item)
         match item.WhichOneof("content"):
             case "message":
-                item.message.text += "".join(delta.text for delta in self.deltas)
+                item.message.text += "".join(self._texts["text"])
             case "reasoning":
-                item.reasoning.text += "".join(delta.text for delta in self.deltas)
+                item.reasoning.text += "".join(self._texts["text"])
             case "command":
-                item.command.output += "".join(delta.output for delta in self.deltas)
+                item.command.output += "".join(self._texts["output"])
             case "tool_call":
-                item.tool_call.arguments_json += "".join(delta.arguments_json for delta in self.deltas)
+                item.tool_call.arguments_json += "".join(self._texts["arguments_json"])
             case "plan":
-                item.plan.text += "".join(delta.plan for delta in self.deltas)
+                item.plan.text += "".join(self._texts["plan"])
         return item

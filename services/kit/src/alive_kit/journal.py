@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from alive.agent.v1 import item_pb2
 from alive_kit.database import together
 
+_SEQ_BITS = 32
+"""Where, in the place of an event, the number of its turn begins."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptTurn:
@@ -39,7 +42,7 @@ class Journal:
 
     def append(self, turn: int, seq: int, frame: bytes) -> None:
         """Keep events, serialized one behind the other, by the seq of the first one."""
-        self._database.execute("INSERT INTO events VALUES (?, ?, ?)", (turn, seq, frame))
+        self._database.execute("INSERT INTO events VALUES (?, ?)", (turn << _SEQ_BITS | seq, frame))
 
     def end(self, turn: int) -> None:
         """Take note that a turn has its terminal event."""
@@ -57,7 +60,8 @@ class Journal:
 
     def frames(self, turn: int) -> Iterator[bytes]:
         """Yield the events of a turn as they were kept, from the first on."""
-        for row in self._database.execute("SELECT frame FROM events WHERE turn = ? ORDER BY seq", (turn,)):
+        query = "SELECT frame FROM events WHERE place BETWEEN ? AND ? ORDER BY place"
+        for row in self._database.execute(query, (turn << _SEQ_BITS, (turn + 1 << _SEQ_BITS) - 1)):
             yield row["frame"]
 
     def keep_whole(self, turn: int, item: item_pb2.Item) -> None:

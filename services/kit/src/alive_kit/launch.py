@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from alive_kit.workspaces import Workspace
+
+logger = logging.getLogger(__name__)
 
 MARKER = "ALIVE_AGENT"
 """Variable that every process of an agent carries."""
@@ -131,6 +134,20 @@ class Launch:
             "ALIVE_LAUNCH_FILES": ",".join(descriptors),
         }
 
+    async def mark(self) -> None:
+        """Take note of what runs in the box before a turn: the CLI, its bridge and its MCP servers may outlive it."""
+        await self._tell("mark")
+
+    async def sweep(self) -> bool:
+        """End all else that runs in the box; return whether exactly what was noted is left. Never so without a box."""
+        if self._box is None:
+            return False
+        try:
+            answer = await ask(self._box.launcher, {"sweep": self.agent_id})
+        except (OSError, ValueError):
+            return False
+        return answer.get("swept") is True
+
     async def end(self) -> None:
         """Kill every process of the agent; return when none is left."""
         self.take_back()
@@ -143,8 +160,15 @@ class Launch:
                     break
                 looks_in_doubt += not processes
                 await asyncio.sleep(0.005)  # Nothing tells when a process that is not our child is gone.
-            if self._box:
-                await ask(self._box.launcher, {"end": self.agent_id})
+            await self._tell("end")
+
+    async def _tell(self, word: str) -> None:
+        """Tell the launcher something about the box. Where it is gone so are its boxes, whatever ended it."""
+        if self._box:
+            try:
+                await ask(self._box.launcher, {word: self.agent_id})
+            except (OSError, ValueError) as error:
+                logger.warning("the launcher %s does not answer: %s", self._box.launcher, error)
 
 
 async def ask(launcher: Path, request: Mapping[str, object]) -> Mapping[str, Any]:

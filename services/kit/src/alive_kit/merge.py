@@ -4,6 +4,7 @@ Fields of the request win over the workspace's. Scalars and messages are merged 
 replace the workspace's, and MCP servers are joined by name.
 """
 
+import hashlib
 import uuid
 
 from google.protobuf.descriptor import Descriptor
@@ -25,6 +26,14 @@ def merge(
             underlay(getattr(merged, name), getattr(settings, name))
     _add_servers(merged, settings)
     return merged
+
+
+def digest(request: agent_service_pb2.StartTurnRequest) -> bytes:
+    """Return what tells a request apart from another one under the same id; its history makes no difference."""
+    told = agent_service_pb2.StartTurnRequest()
+    told.CopyFrom(request)
+    told.ClearField("history")
+    return hashlib.sha256(told.SerializeToString(deterministic=True)).digest()
 
 
 def underlay(message: Message, defaults: Message) -> None:

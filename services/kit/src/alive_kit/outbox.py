@@ -43,6 +43,15 @@ class Outbox:
     def end(self, outcome: outcome_service_pb2.Outcome, terminal: event_pb2.Event) -> None:
         """Keep how a turn ended, for good."""
         complete(outcome, terminal)
+        self._keep(outcome)
+
+    def decline(self, outcome: outcome_service_pb2.Outcome, error: error_pb2.TurnError) -> None:
+        """Keep that a turn was left to another provider."""
+        outcome.terminal = outcome_service_pb2.TERMINAL_DECLINED
+        outcome.reason = error.reason
+        self._keep(outcome)
+
+    def _keep(self, outcome: outcome_service_pb2.Outcome) -> None:
         outcome.provider_id = self._provider_id
         outcome.end_time.GetCurrentTime()
         key = (outcome.workspace_id, outcome.turn_id)

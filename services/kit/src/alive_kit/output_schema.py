@@ -10,16 +10,27 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+SCHEMA_BYTES = 64 << 10
+"""The largest schema that is accepted: it is checked while every other turn of the service waits."""
+
 
 def schema_complaint(text: str) -> str:
     """Return why a text is no object schema that answers can be checked against; empty when it is one."""
+    if len(text.encode()) > SCHEMA_BYTES:
+        return f"is over {SCHEMA_BYTES} bytes"
     try:
         schema = json.loads(text)
         Draft202012Validator.check_schema(schema)
+        return _complaint(schema)
+    except RecursionError:
+        return "is nested too deep"
     except ValueError:
         return "is not JSON"
     except SchemaError as error:
         return f"is not a JSON Schema: {error.message}"
+
+
+def _complaint(schema: Any) -> str:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         return 'is not the schema of an object: its type must be "object"'
     return next(_defects(schema, schema), "")

@@ -5,11 +5,12 @@ An agent is one running vendor CLI that serves one session, a turn at a time. Ev
 keeping, watching, deadlines, interrupts, the grammar of the stream) is the kit's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, options_pb2, provider_pb2
+from alive_kit.handover import handed_over
 from alive_kit.resume import Resume
 from alive_kit.workspaces import Workspace
 
@@ -34,10 +35,16 @@ class TurnSpec:
     """The request's MCP servers with every name resolved: they hold secrets."""
 
     token: str = ""
-    """What the CLI shows to the key gateway instead of the vendor's key; empty where there is no gateway."""
+    """What the CLI shows to the key gateway instead of the vendor's key, for as long as it lives; empty where there is
+    no gateway."""
 
     project_instructions: str
     """What the workspace's instruction files say; empty unless its settings let them reach the agent."""
+
+    @property
+    def input(self) -> Sequence[options_pb2.InputPart]:
+        """What the vendor is asked: the request's input, and before it what was said with another provider."""
+        return [*handed_over(self.request.history), *self.request.input]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +77,16 @@ class Turn(Protocol):
 
 
 class Agent(Protocol):
-    """One running vendor CLI."""
+    """One running vendor CLI.
+
+    It serves its session turn by turn: `run`, `rest`, then `is_ready` and `run` again. `close` may come at any point,
+    and does after the first turn that failed, or that `rest` returned False for.
+    """
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
         """Run one turn to its end and return how it completed, or None when the vendor was interrupted.
+
+        The turn's spec differs from that of the start in `Provider.per_turn` and in what the kit sees to.
 
         Raises:
             TurnFailure: the turn failed; its error becomes the terminal event.
@@ -85,6 +98,16 @@ class Agent(Protocol):
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
         """Add input to what runs. Only called where the capability ``SteerTurn`` is declared."""
 
+    async def rest(self) -> bool:
+        """End what a turn left running, and return whether the agent may wait for another one.
+
+        Only where it can be shown that nothing the turn ran is left, and that nothing it ran can have changed the CLI,
+        its MCP servers or its home.
+        """
+
+    async def is_ready(self) -> bool:
+        """Whether a rested agent could take a turn now: its CLI answers, and its MCP servers run. Quick."""
+
     async def close(self) -> None:
         """End the CLI and every process it started, within the kill grace. May be called twice."""
 
@@ -93,6 +116,13 @@ class Provider(Protocol):
     """A vendor's coding agent."""
 
     provider_id: str
+
+    @property
+    def per_turn(self) -> Collection[str]:
+        """The fields of a request, as paths, that an agent takes anew with each turn.
+
+        All others are fixed at its start: a turn in which one of them differs gets another agent.
+        """
 
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Look at the surroundings (CLI, version, key) and describe the provider, readiness included."""
@@ -104,7 +134,7 @@ class Provider(Protocol):
         """Whether an agent has tools of its own for files in a turn; else it is given Alive's."""
 
     async def start(self, spec: TurnSpec) -> Agent:
-        """Start a CLI for the turn's session, or resume the session in a new one.
+        """Start a CLI for a turn and those that follow in its session; resume the session where there is one.
 
         Raises:
             TurnFailure: it does not start, or the vendor does not have the session.

@@ -13,5 +13,8 @@ class Resume:
     fork_at: str | None = None
     """Where to fork a session of its own from it, in the vendor's own words (see `Turn.remember`); None continues."""
 
+    is_settled: bool = True
+    """Whether a turn of it has completed: until then a vendor whose CLI died may have kept nothing of it."""
+
     system_append: str = ""
     """What the system prompt of the session's first turn appended."""

@@ -2,6 +2,8 @@
 
 A unary RPC returns its response. A streaming RPC writes responses to its context, serialized already: a turn's
 events are kept as the bytes that go out, and are not built again for each reader.
+
+Requests are read within the edge: what gRPC cannot read it answers by itself, with UNKNOWN.
 """
 
 import logging
@@ -11,11 +13,11 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_status import rpc_status
 
-from alive_kit.errors import AgentError, CallUnsupported, status_of
+from alive_kit.errors import AgentError, CallUnsupported, InvalidField, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +41,34 @@ def handler_of(service: ServiceDescriptor, servicer: object, admit: Admit = lamb
 
 def _method_handler(method: MethodDescriptor, servicer: object, admit: Admit) -> "grpc.RpcMethodHandler[Any, Any]":
     behaviour: Method = getattr(servicer, method.name, None) or _not_offered(method.name)
-    guarded = _edge(behaviour, partial(admit, method.name))
-    request_class = GetMessageClass(method.input_type)
+    guarded = _edge(behaviour, partial(_parsed, GetMessageClass(method.input_type)), partial(admit, method.name))
     if method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            guarded, request_deserializer=request_class.FromString, response_serializer=None
-        )
+        return grpc.unary_stream_rpc_method_handler(guarded, request_deserializer=None, response_serializer=None)
     return grpc.unary_unary_rpc_method_handler(
         guarded,
-        request_deserializer=request_class.FromString,
+        request_deserializer=None,
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
 
 
-def _edge(behaviour: Method, admit: Callable[[Any, Context], None]) -> Method:
+def _parsed(request_class: type[Message], data: bytes) -> Message:
+    """Return a request from its bytes.
+
+    Raises:
+        InvalidField: they are no such message.
+    """
+    try:
+        return request_class.FromString(data)
+    except DecodeError as error:
+        raise InvalidField({"request": f"is no {request_class.DESCRIPTOR.name}: {error}"}) from error
+
+
+def _edge(behaviour: Method, parsed: Callable[[bytes], Message], admit: Callable[[Any, Context], None]) -> Method:
     """Turn what a method raises into a status, so that no method deals with gRPC statuses itself."""
 
-    async def guarded(request: Any, context: Context) -> Message | None:
+    async def guarded(data: bytes, context: Context) -> Message | None:
         try:
+            request = parsed(data)
             admit(request, context)
             return await behaviour(request, context)
         except AgentError as error:

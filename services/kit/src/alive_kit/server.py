@@ -36,10 +36,11 @@ _OPTIONS = (
 class Server:
     """A gRPC server with health and reflection."""
 
-    def __init__(self, listen: str, tls: TlsFiles | None = None) -> None:
+    def __init__(self, listen: str, tls: TlsFiles | None = None, *, metadata_bytes: int = 8 << 10) -> None:
         self._listen = listen
         self._tls = tls
-        self._server = grpc.aio.server(options=_OPTIONS)
+        limits = (("grpc.max_metadata_size", metadata_bytes), ("grpc.absolute_max_metadata_size", 2 * metadata_bytes))
+        self._server = grpc.aio.server(options=(*_OPTIONS, *limits))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [health.SERVICE_NAME, reflection.SERVICE_NAME]

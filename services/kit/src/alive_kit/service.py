@@ -4,17 +4,20 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from pydantic import ValidationError
 
 from alive.agent.v1 import agent_service_pb2, outcome_service_pb2, provider_pb2
 from alive_kit import launch, logs
+from alive_kit.admission import Admission
 from alive_kit.apis import Apis
 from alive_kit.authz import AuthzServer, TurnTokens
 from alive_kit.database import Unusable, keep_checkpointing, open_database
 from alive_kit.default_tools import DefaultTools, ToolSettings
 from alive_kit.journal import Journal
+from alive_kit.load import Load
 from alive_kit.mcp_launch import McpLaunch
 from alive_kit.outbox import Outbox
 from alive_kit.outcome_servicer import OutcomeServicer
@@ -28,12 +31,17 @@ from alive_kit.servicer import AgentServicer
 from alive_kit.sessions import Sessions
 from alive_kit.settings import ServiceSettings, explain
 from alive_kit.turns import TurnTable
+from alive_kit.validation import SETTINGS_BYTES
+from alive_kit.warm import WarmAgents
 from alive_kit.workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 
 _AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 _OUTCOME_SERVICE = outcome_service_pb2.DESCRIPTOR.services_by_name["OutcomeService"]
+
+METADATA_BYTES = 2 * SETTINGS_BYTES
+"""What is accepted of metadata: a workspace's settings travel there (`ResolvedTurn`), as base64."""
 
 END_SECONDS = 1.0
 """How long streams may still deliver their last events once every turn has ended."""
@@ -44,11 +52,13 @@ class ProviderService:
 
     def __init__(self, provider: Provider, settings: ServiceSettings) -> None:
         self._settings = settings
-        self.server = Server(settings.listen, settings.tls)
+        self.server = Server(settings.listen, settings.tls, metadata_bytes=METADATA_BYTES)
         workspaces = Workspaces(root=settings.workspaces, homes=settings.homes or settings.state_dir / "homes")
         mcp = McpLaunch(path=settings.mcp_path, environment=os.environ)
         tokens = TurnTokens() if settings.authz_listen else None
         self._authz = AuthzServer(tokens, settings.authz_listen) if tokens else None
+        apis = Apis()
+        self.agents = WarmAgents(provider, settings.warmth(), tokens, apis.lead)
         self._path = settings.state_dir / "turns.sqlite"
         self._database = open_database(self._path)
         self._journal = Journal(self._database)
@@ -60,8 +70,8 @@ class ProviderService:
             bounds=settings.bounds(),
             mcp=mcp,
             tools=DefaultTools(settings=ToolSettings(), path=settings.mcp_path),
-            apis=Apis(),
-            tokens=tokens,
+            apis=apis,
+            agents=self.agents,
             journal=self._journal,
             sessions=self._sessions,
             outbox=self._outbox,
@@ -72,6 +82,8 @@ class ProviderService:
                 size=settings.keep_bytes,
                 outcome_seconds=settings.outcome_keep_seconds,
             ),
+            admission=Admission(settings.capacity(), time.monotonic),
+            load=Load(busy=settings.busy_load, overloaded=settings.overload),
         )
         self._readiness = Readiness(provider, self._show_readiness)
         servicer = AgentServicer(self._turns, self._sessions, workspaces, self._readiness)

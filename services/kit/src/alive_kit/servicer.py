@@ -11,7 +11,7 @@ from alive_kit.sessions import Sessions
 from alive_kit.tls import is_from_router
 from alive_kit.turn import LiveTurn
 from alive_kit.turns import TurnTable
-from alive_kit.validation import check_ids, check_input, check_page
+from alive_kit.validation import check_ids, check_input, check_page, check_resolved
 from alive_kit.workspaces import Workspaces
 
 RESOLVED_KEY = "x-alive-resolved-bin"
@@ -91,7 +91,10 @@ class AgentServicer:
         """List a page of sessions."""
         check_page(request)
         self._workspaces.find(request.workspace_id)
-        return self._sessions.page(request.workspace_id, request.page_size or SESSIONS_ON_PAGE, request.page_token)
+        page = self._sessions.page(request.workspace_id, request.page_size or SESSIONS_ON_PAGE, request.page_token)
+        for session in page.sessions:
+            session.warm = self._turns.agents.has_waiting(session.workspace_id, session.session_id)
+        return page
 
     async def GetSession(
         self, request: session_pb2.GetSessionRequest, _context: Context
@@ -100,14 +103,17 @@ class AgentServicer:
         check_ids(request)
         self._workspaces.find(request.workspace_id)
         session = self._sessions.describe(request.workspace_id, request.session_id)
+        if request.warm:
+            self._turns.warm(request.workspace_id, request.session_id)
+        session.warm = self._turns.agents.has_waiting(request.workspace_id, request.session_id)
         return session_pb2.GetSessionResponse(session=session)
 
     async def ForkSession(
-        self, request: session_pb2.ForkSessionRequest, _context: Context
+        self, request: session_pb2.ForkSessionRequest, context: Context
     ) -> session_pb2.ForkSessionResponse:
         """Fork a session."""
         check_ids(request)
-        session = await self._turns.fork(request.workspace_id, request.session_id)
+        session = await self._turns.fork(request.workspace_id, request.session_id, _resolved(context).session_id)
         return session_pb2.ForkSessionResponse(session=session)
 
     async def DeleteSession(
@@ -153,4 +159,5 @@ def _resolved(context: Context) -> resolved_pb2.ResolvedTurn:
                 resolved.ParseFromString(value)
             except DecodeError as error:
                 raise InvalidField({RESOLVED_KEY: "is not a ResolvedTurn"}) from error
+    check_resolved(resolved)
     return resolved

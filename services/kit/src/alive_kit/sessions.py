@@ -1,13 +1,14 @@
 """Knows the sessions of the service: whose they are, what the vendor calls them, what was said, and which turn runs."""
 
 import base64
-import binascii
+import contextlib
 import sqlite3
 import time
 import uuid
 from dataclasses import dataclass, field
 
-from alive.agent.v1 import item_pb2, session_pb2
+from alive.agent.v1 import item_pb2, options_pb2, session_pb2
+from alive_kit.database import empty_log
 from alive_kit.errors import InvalidField, SessionBusy, SessionNotFound
 from alive_kit.resume import Resume
 
@@ -33,6 +34,10 @@ class Session:
     """What the system prompt of its first turn appended."""
     is_broken: bool = False
     """Whether the vendor lost it or cannot read it."""
+    is_settled: bool = False
+    """Whether a turn of it has completed."""
+    is_new: bool = False
+    """Whether its first turn is still to begin: nothing of it is written down yet."""
     is_kept: bool = True
     """False for the session of an ephemeral turn: nothing of it is written down."""
 
@@ -47,6 +52,7 @@ class Session:
         return Resume(
             native_session=self.native_session,
             fork_at=self.native_mark if self.is_fork else None,
+            is_settled=self.is_settled,
             system_append=self.system_append,
         )
 
@@ -62,12 +68,14 @@ class Sessions:
 
     def open(self, session: Session) -> Session:
         """Keep a new session."""
+        session.is_new = False
         if not session.is_kept:
             self._brief[session.workspace_id, session.session_id] = session
             return session
         now = time.time_ns()
         self._database.execute(
-            "INSERT INTO sessions (workspace_id, session_id, create_time, update_time) VALUES (?, ?, ?, ?)",
+            "INSERT INTO sessions (workspace_id, session_id, is_settled, create_time, update_time) "
+            "VALUES (?, ?, 0, ?, ?)",
             (session.workspace_id, session.session_id, now, now),
         )
         return session
@@ -89,6 +97,7 @@ class Sessions:
             is_fork=bool(row["is_fork"]),
             system_append=row["system_append"],
             is_broken=bool(row["is_broken"]),
+            is_settled=bool(row["is_settled"]),
         )
 
     def find_idle(self, workspace_id: str, session_id: str) -> Session:
@@ -103,9 +112,26 @@ class Sessions:
             raise SessionBusy(session_id, running)
         return session
 
-    def begin_turn(self, session: Session, turn_id: str, text: str, system_append: str) -> None:
-        """Take note that a turn runs in a session; its first input is the session's title."""
+    def check_new(self, workspace_id: str, session_id: str) -> None:
+        """Refuse to open a session under an id that another one has.
+
+        Raises:
+            InvalidField: one has it.
+        """
+        with contextlib.suppress(SessionNotFound):
+            self.find(workspace_id, session_id)
+            raise InvalidField({"session_id": f"there is a session {session_id!r} already"})
+
+    def occupy(self, session: Session, turn_id: str) -> None:
+        """Take note that a turn runs in a session: no other one may."""
         self._running[session.workspace_id, session.session_id] = turn_id
+
+    def vacate(self, session: Session) -> None:
+        """Take note that no turn runs in a session any more."""
+        self._running.pop((session.workspace_id, session.session_id), None)
+
+    def begin_turn(self, session: Session, turn_id: str, text: str, system_append: str) -> None:
+        """Keep that a session has another turn; its first input is the session's title."""
         if not session.native_session:
             session.system_append = system_append
         title = " ".join(text.split())[:TITLE_CHARACTERS]
@@ -117,14 +143,14 @@ class Sessions:
         )
 
     def end_turn(self, session: Session, model: str) -> None:
-        """Take note that no turn runs in a session any more, and which model answered; empty when none did."""
-        self._running.pop((session.workspace_id, session.session_id), None)
+        """Keep that a session's turn has ended, and which model answered; empty when none did."""
+        self.vacate(session)
         if not session.is_kept:
             self._brief.pop((session.workspace_id, session.session_id), None)
         self._update(
             session,
-            "is_broken = ?, model = CASE ? WHEN '' THEN model ELSE ? END, update_time = ?",
-            (session.is_broken, model, model, time.time_ns()),
+            "is_broken = ?, is_settled = ?, model = CASE ? WHEN '' THEN model ELSE ? END, update_time = ?",
+            (session.is_broken, session.is_settled, model, model, time.time_ns()),
         )
 
     def remember(self, session: Session, native_session: str, native_mark: str) -> None:
@@ -136,13 +162,14 @@ class Sessions:
             if source and not self.has_native(session.workspace_id, source):
                 self.leave(session.workspace_id, source)
 
-    def fork(self, session: Session) -> session_pb2.Session:
-        """Open a session with the memory and the transcript of another one."""
-        fork_id, now = f"session-{uuid.uuid4()}", time.time_ns()
+    def fork(self, session: Session, fork_id: str) -> session_pb2.Session:
+        """Open a session with the memory and the transcript of another one, under an id if one is given."""
+        fork_id, now = fork_id or f"session-{uuid.uuid4()}", time.time_ns()
+        self.check_new(session.workspace_id, fork_id)
         source = (session.workspace_id, session.session_id)
         self._database.execute(
             "INSERT INTO sessions SELECT workspace_id, ?, native_session, native_mark, native_session != '', "
-            "system_append, is_broken, title, model, turn_count, last_turn_id, ?, ? FROM sessions "
+            "system_append, is_broken, title, model, turn_count, last_turn_id, ?, ?, is_settled FROM sessions "
             "WHERE workspace_id = ? AND session_id = ?",
             (fork_id, now, now, *source),
         )
@@ -151,7 +178,29 @@ class Sessions:
             "FROM items WHERE workspace_id = ? AND session_id = ? ORDER BY position",
             (fork_id, *source),
         )
+        self._database.execute(
+            "INSERT INTO handovers SELECT workspace_id, ?, history FROM handovers "
+            "WHERE workspace_id = ? AND session_id = ?",
+            (fork_id, *source),
+        )
         return self.describe(session.workspace_id, fork_id)
+
+    def hand_over(self, session: Session, history: options_pb2.History) -> None:
+        """Keep what a session's vendor still has to be told, until it has been (`told`)."""
+        if session.is_kept and history.ByteSize():
+            values = (session.workspace_id, session.session_id, history.SerializeToString())
+            self._database.execute("INSERT OR REPLACE INTO handovers VALUES (?, ?, ?)", values)
+
+    def untold(self, session: Session) -> options_pb2.History:
+        """Return what a session's vendor still has to be told: a turn that should have done so failed before."""
+        query = "SELECT history FROM handovers WHERE workspace_id = ? AND session_id = ?"
+        row = self._database.execute(query, (session.workspace_id, session.session_id)).fetchone()
+        return options_pb2.History.FromString(row["history"]) if row else options_pb2.History()
+
+    def told(self, session: Session) -> None:
+        """Take note that a session's vendor knows all that was handed over."""
+        query = "DELETE FROM handovers WHERE workspace_id = ? AND session_id = ?"
+        self._database.execute(query, (session.workspace_id, session.session_id))
 
     def delete(self, session: Session) -> None:
         """Drop a session and its transcript. What the vendor keeps is left over, unless a fork is still to be made."""
@@ -162,7 +211,7 @@ class Sessions:
             self.leave(session.workspace_id, session.native_session)
         self._database.execute("DELETE FROM items WHERE workspace_id = ? AND session_id = ?", key)
         self._database.execute("DELETE FROM sessions WHERE workspace_id = ? AND session_id = ?", key)
-        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # The log still has what was deleted.
+        empty_log(self._database)
 
     def leave(self, workspace_id: str, native_session: str) -> None:
         """Take note that the vendor keeps something that nobody has any more."""
@@ -306,7 +355,7 @@ def _encode(*parts: str) -> str:
 def _decode(token: str, count: int) -> list[str]:
     try:
         parts = base64.b64decode(token, altchars=b"-_", validate=True).decode().split("\n")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # What is no ASCII, no base64, no UTF-8.
         parts = []
     if len(parts) != count:
         raise InvalidField({"page_token": "is not one that a page ended with"})
@@ -314,6 +363,6 @@ def _decode(token: str, count: int) -> list[str]:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) < 1 << 63):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 1 << 63):
         raise InvalidField({"page_token": "is not one that a page ended with"})
     return int(text)

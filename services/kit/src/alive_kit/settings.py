@@ -7,8 +7,10 @@ from typing import Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from alive_kit.admission import Capacity
 from alive_kit.tls import TlsFiles, is_open
 from alive_kit.turn import Bounds
+from alive_kit.warm import Warmth
 
 
 class ListenSettings(BaseSettings):
@@ -79,6 +81,30 @@ class ServiceSettings(ListenSettings):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long running turns may go on after SIGTERM."""
 
+    turns: int = Field(default=20, ge=1)
+    """How many turns run at once."""
+
+    turns_per_owner: int = Field(default=3, ge=1)
+    """How many of them may be of one owner. Where callers have no identity, each workspace is its own owner."""
+
+    turns_per_workspace: int = Field(default=6, ge=1)
+    """How many of them may be in one workspace."""
+
+    queue: int = Field(default=200, ge=0)
+    """How many turns may wait for a place; those beyond are refused."""
+
+    queue_per_owner: int = Field(default=10, ge=0)
+    """How many of those may be of one owner."""
+
+    queue_per_workspace: int = Field(default=20, ge=0)
+    """How many of those may be in one workspace."""
+
+    busy_load: float = Field(default=2.0, gt=0)
+    """Load average for each CPU above which background turns are refused."""
+
+    overload: float = Field(default=8.0, gt=0)
+    """Load average for each CPU above which every turn is refused but the first of a workspace."""
+
     keep_seconds: float = Field(default=30 * 86_400.0, gt=0)
     """How long the events of a turn are kept. Transcripts are kept until their session is deleted."""
 
@@ -87,6 +113,33 @@ class ServiceSettings(ListenSettings):
 
     outcome_keep_seconds: float = Field(default=90 * 86_400.0, gt=0)
     """How long what became of a turn is kept for the router to book it."""
+
+    warm_seconds: float = Field(default=900.0, ge=0)
+    """How long an agent waits for the next turn of its session; 0 ends it with its turn."""
+
+    warm_age_seconds: float = Field(default=3600.0, gt=0)
+    """How old an agent may be and still take another turn."""
+
+    warm_agents: int = Field(default=24, ge=0)
+    """How many agents may be up before those that wait make room, the longest waiting first; 50 to 150 MB each."""
+
+    warm_ahead: bool = False
+    """Whether a session whose agent could not wait gets a fresh one for its next turn as soon as its turn has ended."""
+
+    def warmth(self) -> Warmth:
+        """Return how long agents stay up between turns."""
+        return Warmth(idle=self.warm_seconds, age=self.warm_age_seconds, agents=self.warm_agents, ahead=self.warm_ahead)
+
+    def capacity(self) -> Capacity:
+        """Return how many turns run and wait."""
+        return Capacity(
+            turns=self.turns,
+            turns_of_owner=self.turns_per_owner,
+            turns_of_workspace=self.turns_per_workspace,
+            queued=self.queue,
+            queued_of_owner=self.queue_per_owner,
+            queued_of_workspace=self.queue_per_workspace,
+        )
 
     def bounds(self) -> Bounds:
         """Return the bounds that hold for turns."""

@@ -1,33 +1,36 @@
 """One live turn: runs an agent and sees to it that the turn ends with exactly one terminal event.
 
 Whatever the agent does (completes, fails, crashes, hangs, goes on after an interrupt), `LiveTurn.live` returns only
-when the terminal event is in the log and the agent is closed. A turn is stopped by the first of: an interrupt, its
-deadline, silence, the last reader going away, the service going down.
+when the terminal event is in the log and the agent is closed, or waits for the session's next turn. A turn is stopped
+by the first of: an interrupt, its deadline, silence, the last reader going away, the service going down.
 """
 
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
 from alive.agent.v1 import approval_pb2, error_pb2, event_pb2, item_pb2, options_pb2, usage_pb2
-from alive_kit.authz import TurnTokens
-from alive_kit.errors import StorageFailed, TurnEnded, TurnFailure
+from alive_kit.admission import Place
+from alive_kit.approvals import Approvals
+from alive_kit.authz import Grants
+from alive_kit.clock import Clock
+from alive_kit.errors import StorageFailed, TurnDeclined, TurnEnded, TurnFailure
 from alive_kit.event_log import EventLog
-from alive_kit.failures import turn_error
-from alive_kit.grammar import Grammar
-from alive_kit.provider import Agent, Provider, TurnSpec
+from alive_kit.failover import is_curable
+from alive_kit.provider import Agent, TurnSpec
 from alive_kit.record import Record
+from alive_kit.telling import Telling
+from alive_kit.terminals import Terminal, failed
 
 logger = logging.getLogger(__name__)
 
-Terminal = event_pb2.TurnCompleted | event_pb2.TurnFailed | event_pb2.TurnInterrupted
+QUEUED_SECONDS = 1.0
+"""How often a turn that waits says where it stands, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,18 @@ class Bounds:
     """For an agent to close."""
 
 
+class Agents(Protocol):
+    """The agents of the service, as a turn sees them."""
+
+    provider_id: str
+
+    def serving(self, spec: TurnSpec, grants: Grants) -> contextlib.AbstractAsyncContextManager[Agent]:
+        """Have an agent for a turn; after the block it waits for the next one, or is closed."""
+
+    def end_turn(self, spec: TurnSpec, *, failed: bool) -> None:
+        """Honour the turn's token no more; an agent whose turn failed is closed."""
+
+
 class LiveTurn:
     """A turn, from its acceptance to its terminal event and as long as it is kept."""
 
@@ -55,65 +70,53 @@ class LiveTurn:
         *,
         spec: TurnSpec,
         record: Record,
-        provider_id: str,
+        place: Place,
         bounds: Bounds,
-        fingerprint: bytes,
-        tokens: TurnTokens | None,
+        agents: Agents,
+        grants: Grants,
     ) -> None:
         self.spec = spec
-        self._tokens = tokens
-        self.fingerprint = fingerprint
-        """Tells the request apart from another one under the same turn id."""
+        self._agents = agents
+        self._grants = grants
         self.record = record
-        self._approvals = record.approvals(spec.request.permissions, bounds.approval, self.emit)
-        self.log = EventLog(keep=record.keep, lost=self._fail_storage)
+        self.place = place
+        """Where the turn stands among the service's turns."""
+        self._approvals = Approvals(
+            spec.request.permissions, bounds.approval, record.session, record.sessions, self.emit
+        )
+        self._telling = Telling(
+            spec.request, record, agents.provider_id, lost=self._fail_storage, counted=self._check_budget
+        )
+        self.log = self._telling.log
         self.ended = asyncio.Event()
         """Set once the terminal event is in the log and no process of the turn is left."""
-        self._provider_id = provider_id
+        self.is_declined = False
+        """Whether it was left to another provider."""
         self._bounds = bounds
-        self._grammar = Grammar()
-        self._usage = usage_pb2.Usage()
-        self._held: list[event_pb2.Event] = []
         self._agent: Agent | None = None
+        self._watching: asyncio.Task[None]
         self._readers = 0
-        self._model = ""
         self._grace: asyncio.TimerHandle | None = None
-        loop = asyncio.get_running_loop()
-        self._stop: asyncio.Future[Terminal] = loop.create_future()
-        self._last_activity = self._start_time = loop.time()
+        self._stop: asyncio.Future[Terminal] = asyncio.get_running_loop().create_future()
+        limits = spec.request.limits
+        self._clock = Clock(
+            deadline=_seconds(limits, "deadline", bounds.deadline),
+            idle=_seconds(limits, "idle_timeout", bounds.idle),
+            is_waiting=lambda: self._approvals.are_open,
+        )
 
     # What the agent may do (the port's `Turn`).
 
+    @property
+    def fingerprint(self) -> bytes:
+        """Tells the request apart from another one under the same turn id."""
+        return self.record.fingerprint
+
     def emit(self, event: event_pb2.Event) -> None:
         """Put an event of the agent into the stream, kept within grammar and size."""
-        try:
-            self._emit(event)
-        except StorageFailed:
-            logger.exception("an event cannot be kept", extra=self._names())
-            self._fail_storage()
-
-    def _emit(self, event: event_pb2.Event) -> None:
-        self._last_activity = asyncio.get_running_loop().time()
-        if self.log.is_closed:
-            logger.warning("event after the end dropped", extra=self._names(kind=event.WhichOneof("kind")))
-            return
-        kind = event.WhichOneof("kind")
-        if not self._grammar.is_started and kind not in {"turn_started", "turn_queued"}:
-            self._held.append(event)  # Vendors warn and retry before they say that they started.
-            return
-        if kind == "usage_updated":
-            self._usage.CopyFrom(event.usage_updated.usage)
-            self._check_budget()
-        delivery = self.spec.request.delivery
-        if not delivery.include_raw:
-            event.ClearField("raw_json")
-        admitted = self._grammar.admit(event)
-        if delivery.HasField("include_deltas") and not delivery.include_deltas and admitted.HasField("item_delta"):
-            return
-        self._show(admitted)
-        if kind == "turn_started":
-            self._model = event.turn_started.model
-            self._follow_start()
+        self._clock.touch()
+        with self._keeping("an event"):
+            self._telling.tell(event)
 
     async def ask(self, asked: approval_pb2.ApprovalRequested) -> approval_pb2.Decision:
         """Ask the caller and return what is decided."""
@@ -124,25 +127,26 @@ class LiveTurn:
 
     def remember(self, native_session: str, native_mark: str = "") -> None:
         """Keep the vendor's own id of the session, and of what was said last."""
-        self.record.remember(native_session, native_mark)
+        with self._keeping("the vendor's session"):
+            self.record.remember(native_session, native_mark)
 
     # What the service does with the turn.
 
-    async def live(self, provider: Provider, notices: Iterable[event_pb2.Notice]) -> None:
-        """Run the turn until its terminal event is in the log and its agent is closed.
+    async def live(self, notices: Iterable[event_pb2.Notice]) -> None:
+        """Run the turn until its terminal event is in the log and its agent is closed or at rest.
 
         The notices are what the router has to say; they follow TurnStarted.
         """
-        self._held = [event_pb2.Event(notice=notice) for notice in notices]
-        work = asyncio.create_task(self._work(provider), name=f"turn {self.spec.request.turn_id}")
-        clock = asyncio.create_task(self._watch_clock(), name=f"clock {self.spec.request.turn_id}")
+        self._telling.hold(notices)
+        work = asyncio.create_task(self._wait_and_work(), name=f"turn {self.spec.request.turn_id}")
+        self._watch_clock()
         try:
             waited: set[asyncio.Future[Any]] = {work, self._stop}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 await self._stop_work(work)
         finally:
-            clock.cancel()
+            self._watching.cancel()
             self._end(self._terminal_of(work))
 
     def stop(self, terminal: Terminal) -> None:
@@ -164,9 +168,12 @@ class LiveTurn:
         Raises:
             TurnEnded: it does nothing any more, or nothing yet.
         """
-        if self._agent is None or not self._grammar.is_started or self._stop.done() or self.log.is_closed:
+        if self._agent is None or not self._telling.grammar.is_started or self._stop.done() or self.log.is_closed:
             raise TurnEnded(self.spec.request.turn_id)
-        await self._agent.steer(parts)
+        added = list(parts)
+        await self._agent.steer(added)
+        with self._keeping("what was added"):
+            self._telling.tell_input(added)
 
     def interrupt(self, interrupted_by: "event_pb2.InterruptedBy.ValueType", reason: str) -> None:
         """Have the turn stopped and ended as interrupted."""
@@ -187,12 +194,50 @@ class LiveTurn:
 
     # How it runs.
 
-    async def _work(self, provider: Provider) -> event_pb2.TurnCompleted | None:
-        self._agent = agent = await provider.start(self.spec)
+    async def _wait_and_work(self) -> event_pb2.TurnCompleted | None:
+        said = 0
+        while not self.place.admitted.is_set():
+            if (position := self.place.position) != said:
+                said = position
+                queued = event_pb2.TurnQueued(reason=self.place.why, position=position)
+                self.emit(event_pb2.Event(turn_queued=queued))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(QUEUED_SECONDS):
+                    await self.place.admitted.wait()
+        return await self._work()
+
+    async def _work(self) -> event_pb2.TurnCompleted | None:
         try:
-            return await agent.run(self)
-        finally:
-            await agent.close()
+            return await self._serve()
+        except TurnFailure as failure:
+            if not self._may_begin_anew(failure):
+                raise
+        self._begin_anew()
+        return await self._serve()
+
+    def _may_begin_anew(self, failure: TurnFailure) -> bool:
+        """Whether the vendor has nothing of a session because its CLI died in the session's first turn."""
+        is_lost = failure.error.reason == error_pb2.FAILURE_REASON_SESSION_NOT_FOUND
+        resume = self.spec.resume
+        return is_lost and resume is not None and not resume.is_settled and not self._telling.grammar.is_started
+
+    def _begin_anew(self) -> None:
+        """Have the vendor begin the session again, told what was said in it."""
+        self.spec.request.history.MergeFrom(self.record.said())
+        self.spec = replace(self.spec, resume=None)
+        self._watching.cancel()
+        self._watch_clock()
+        text = "The agent had kept nothing of the session when it died: it begins anew, and is told what was said."
+        severity = event_pb2.SEVERITY_WARNING
+        self._telling.hold([event_pb2.Notice(severity=severity, code="session_begun_anew", message=text)])
+
+    async def _serve(self) -> event_pb2.TurnCompleted | None:
+        async with self._agents.serving(self.spec, self._grants) as agent:
+            self._agent = agent
+            try:
+                return await agent.run(self)
+            finally:
+                self._watching.cancel()  # How long the agent takes to close is not the turn's time.
 
     async def _stop_work(self, work: "asyncio.Task[event_pb2.TurnCompleted | None]") -> None:
         """Ask the vendor to stop, then end its processes."""
@@ -207,30 +252,20 @@ class LiveTurn:
         if not work.done():
             logger.error("agent does not close", extra=self._names())
 
-    async def _watch_clock(self) -> None:
-        limits = self.spec.request.limits
-        deadline = _seconds(limits, "deadline", self._bounds.deadline)
-        idle = _seconds(limits, "idle_timeout", self._bounds.idle)
-        loop = asyncio.get_running_loop()
-        while True:
-            left = self._start_time + deadline - loop.time()
-            if self._approvals.are_open:
-                self._last_activity = loop.time()  # The agent waits for the caller.
-            silence_left = self._last_activity + idle - loop.time()
-            if left <= 0:
-                return self.stop(_failed(error_pb2.FAILURE_REASON_TIMEOUT))
-            if silence_left <= 0:
-                return self.stop(_failed(error_pb2.FAILURE_REASON_IDLE_TIMEOUT))
-            await asyncio.sleep(min(left, silence_left))
+    def _watch_clock(self) -> None:
+        async def watch() -> None:
+            self.stop(failed(await self._clock.run_out(self.place.admitted)))
 
-    def _check_budget(self) -> None:
-        limits, usage = self.spec.request.limits, self._usage
+        self._watching = asyncio.create_task(watch(), name=f"clock {self.spec.request.turn_id}")
+
+    def _check_budget(self, usage: usage_pb2.Usage) -> None:
+        limits = self.spec.request.limits
         if limits.HasField("max_tokens") and usage.input_tokens + usage.output_tokens > limits.max_tokens:
-            self.stop(_failed(error_pb2.FAILURE_REASON_BUDGET))
+            self.stop(failed(error_pb2.FAILURE_REASON_BUDGET))
         # A model without a price may join a turn that began with one that has: what it costs is not known.
         is_known = usage.HasField("cost")
         if limits.HasField("max_micro_usd") and not (is_known and usage.cost.nano_usd <= limits.max_micro_usd * 1000):
-            self.stop(_failed(error_pb2.FAILURE_REASON_BUDGET))
+            self.stop(failed(error_pb2.FAILURE_REASON_BUDGET))
 
     def _after_disconnect(self) -> asyncio.TimerHandle | None:
         delivery = self.spec.request.delivery
@@ -257,101 +292,56 @@ class LiveTurn:
             return event_pb2.TurnFailed(error=failure.error)
         except (Exception, asyncio.CancelledError):
             logger.exception("turn failed by a defect", extra=self._names())
-            return _failed(error_pb2.FAILURE_REASON_INTERNAL)
+            return failed(error_pb2.FAILURE_REASON_INTERNAL)
         if completed is None:
-            return _failed(error_pb2.FAILURE_REASON_UNKNOWN)
-        if not self._grammar.has_agent_items:
-            return _failed(error_pb2.FAILURE_REASON_CRASHED)
+            return failed(error_pb2.FAILURE_REASON_UNKNOWN)
+        if not self._telling.grammar.has_agent_items:
+            return failed(error_pb2.FAILURE_REASON_CRASHED)
         return completed
 
     def _end(self, terminal: Terminal) -> None:
-        for event in self._held:
-            logger.warning("event of a turn that never started: %s", event, extra=self._names())
-        self._approvals.close()
-        failed = isinstance(terminal, event_pb2.TurnFailed)
-        for event in self._grammar.close_items(
-            item_pb2.ITEM_STATUS_FAILED if failed else item_pb2.ITEM_STATUS_INTERRUPTED
-        ):
+        if not self.record.is_begun:
+            # A turn that nobody reads has nobody who could ask another provider.
+            if self._readers and isinstance(terminal, event_pb2.TurnFailed) and is_curable(terminal.error.reason):
+                self._decline(terminal.error)
+                return
             with contextlib.suppress(StorageFailed):
-                self._show(event)
-        self._complete(terminal)
-        if self._tokens:
-            self._tokens.revoke(self.spec.token)
-        event = _terminal_event(terminal)
-        try:
-            with self.record.as_one():
-                self._append(event, terminal=True)
-                self.record.end(event, self._model)
-        except StorageFailed:
-            logger.exception("the end of a turn cannot be kept", extra=self._names())
+                self._telling.begin()
+        self._approvals.close()
+        has_failed = isinstance(terminal, event_pb2.TurnFailed)
+        self._telling.close_items(item_pb2.ITEM_STATUS_FAILED if has_failed else item_pb2.ITEM_STATUS_INTERRUPTED)
+        if self._telling.grammar.is_started and not terminal.HasField("duration"):
+            terminal.duration.FromTimedelta(self._clock.elapsed)
+        self._agents.end_turn(self.spec, failed=has_failed)
+        self._agent = None  # A turn is kept for long; what served it need not be.
+        with self._keeping("the end of a turn"):
+            self._telling.end(terminal)
         self.ended.set()
 
-    def _complete(self, terminal: Terminal) -> None:
-        """Add to a terminal event what the agent did not say."""
-        if not terminal.HasField("usage"):
-            terminal.usage.CopyFrom(self._usage)
-        if self._grammar.is_started and not terminal.HasField("duration"):
-            elapsed = asyncio.get_running_loop().time() - self._start_time
-            terminal.duration.FromTimedelta(timedelta(seconds=elapsed))
-        if isinstance(terminal, event_pb2.TurnFailed) and not self.spec.request.delivery.include_raw:
-            terminal.error.ClearField("stderr_tail")
+    def _decline(self, error: error_pb2.TurnError) -> None:
+        """Leave the turn to another provider: nothing of it was shown, and nothing is kept."""
+        self._agents.end_turn(self.spec, failed=True)
+        with self._keeping("that a turn was declined"):
+            self.record.decline(error, self._telling.withheld)
+        self.is_declined = True
+        self.log.refuse(TurnDeclined(self._agents.provider_id, error))
+        self.ended.set()
+
+    @contextlib.contextmanager
+    def _keeping(self, what: str) -> Iterator[None]:
+        """Have a turn fail of which something cannot be kept."""
+        try:
+            yield
+        except StorageFailed:
+            logger.exception("%s cannot be kept", what, extra=self._names())
+            self._fail_storage()
 
     def _fail_storage(self) -> None:
-        self.stop(_failed(error_pb2.FAILURE_REASON_STORAGE))
-
-    # What goes into the log.
-
-    def _follow_start(self) -> None:
-        """Say what was held back and the user's own message, so that transcripts are whole."""
-        held, self._held = self._held, []
-        for event in held:
-            self.emit(event)
-        text = "\n".join(part.text for part in self.spec.request.input if part.text)
-        item = item_pb2.Item(
-            item_id=f"{self.spec.request.turn_id}-input",
-            status=item_pb2.ITEM_STATUS_COMPLETED,
-            message=item_pb2.MessageItem(role=item_pb2.ROLE_USER, text=text),
-        )
-        item.start_time.GetCurrentTime()
-        self.emit(event_pb2.Event(item_started=event_pb2.ItemStarted(item=item)))
-        self.emit(event_pb2.Event(item_completed=event_pb2.ItemCompleted(item=item)))
-
-    def _show(self, event: event_pb2.Event) -> None:
-        event.turn_id = self.spec.request.turn_id
-        for piece in self.record.fit(event):
-            self._append(piece)
-
-    def _append(self, event: event_pb2.Event, *, terminal: bool = False) -> None:
-        event.turn_id = self.spec.request.turn_id
-        event.session_id = self.spec.request.session_id
-        event.provider_id = self._provider_id
-        event.event_time.FromNanoseconds(time.time_ns())
-        self.log.append(event, terminal=terminal)
-        if event.HasField("item_completed"):
-            self.log.settle()  # The transcript never has what the stream has not.
+        self.stop(failed(error_pb2.FAILURE_REASON_STORAGE))
 
     def _names(self, **more: object) -> dict[str, object]:
         request = self.spec.request
         return {"workspace_id": request.workspace_id, "turn_id": request.turn_id, **more}
-
-
-def _failed(reason: "error_pb2.FailureReason.ValueType") -> event_pb2.TurnFailed:
-    return event_pb2.TurnFailed(error=turn_error(reason))
-
-
-def shutting_down() -> event_pb2.TurnFailed:
-    """Return the terminal of a turn whose service goes down."""
-    return _failed(error_pb2.FAILURE_REASON_SHUTTING_DOWN)
-
-
-def _terminal_event(terminal: Terminal) -> event_pb2.Event:
-    match terminal:
-        case event_pb2.TurnCompleted():
-            return event_pb2.Event(turn_completed=terminal)
-        case event_pb2.TurnFailed():
-            return event_pb2.Event(turn_failed=terminal)
-        case event_pb2.TurnInterrupted():
-            return event_pb2.Event(turn_interrupted=terminal)
 
 
 def _seconds(message: options_pb2.Limits | options_pb2.Delivery, field: str, default: float) -> float:

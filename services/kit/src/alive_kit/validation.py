@@ -6,6 +6,7 @@ the file system (does the image exist in the workspace?) live in `inputs`.
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from alive.agent.v1 import agent_service_pb2, options_pb2, session_pb2, workspace_service_pb2
+from alive.agent.v1 import agent_service_pb2, options_pb2, resolved_pb2, session_pb2, workspace_service_pb2
 from alive_kit.errors import InvalidField
 from alive_kit.output_schema import schema_complaint
 
@@ -23,8 +24,14 @@ REQUEST_BYTES = 8 << 20
 IMAGE_BYTES = 5 << 20
 """The largest image that is accepted."""
 
+SETTINGS_BYTES = 256 << 10
+"""The largest settings of a workspace that are accepted."""
+
 TEXT_BYTES = 4 << 20
 """The longest text part that is accepted."""
+
+LONGEST_SECONDS = 7 * 86_400
+"""The longest duration that is accepted."""
 
 LISTED = 1000
 """Workspaces or owners that a rollout lists at most."""
@@ -36,6 +43,8 @@ _SLUG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -109,6 +118,15 @@ def check_input(request: agent_service_pb2.SteerTurnRequest) -> None:
     _refuse(_input(request))
 
 
+def check_resolved(resolved: resolved_pb2.ResolvedTurn) -> None:
+    """Refuse ids of the router's that are malformed.
+
+    Raises:
+        InvalidField: names every field that is wrong.
+    """
+    _refuse(chain(_optional_id("turn_id", resolved.turn_id), _optional_id("session_id", resolved.session_id)))
+
+
 def check_page(request: session_pb2.ListSessionsRequest | session_pb2.ListItemsRequest) -> None:
     """Refuse a request for a page whose ids or size are wrong.
 
@@ -161,17 +179,17 @@ def _start_turn(request: agent_service_pb2.StartTurnRequest) -> Iterator[Violati
     yield from _permissions("permissions", request.permissions)
     yield from _limits("limits", request.limits)
     yield from _mcp_servers("mcp_servers", request.mcp_servers)
-    cookie = request.tool_context.session_cookie
-    if not cookie.isprintable() or not cookie.isascii():
-        yield ("tool_context.session_cookie", "must be one line of ASCII, as a Cookie header says it")
-    if request.delivery.HasField("grace") and not _positive(request.delivery.grace):
-        yield ("delivery.grace", "must be longer than nothing")
+    yield from _tool_context("tool_context", request.tool_context)
+    yield from _durations("delivery", request.delivery)
     yield from _enums(request)
 
 
 def _update_workspace(request: workspace_service_pb2.UpdateWorkspaceRequest) -> Iterator[Violation]:
-    yield from _workspace_id(request.workspace_id)
     settings = request.settings
+    if settings.ByteSize() > SETTINGS_BYTES:
+        yield ("settings", f"have {settings.ByteSize()} bytes: at most {SETTINGS_BYTES} are accepted")
+        return
+    yield from _workspace_id(request.workspace_id)
     if not request.HasField("settings") and not request.update_mask.paths:
         yield ("settings", "is required: say what to change")
     yield from _provider_id("settings.provider_id", settings.provider_id)
@@ -293,6 +311,16 @@ def _relative(field: str, path: str) -> Iterator[Violation]:
         yield (field, "must be a path inside the workspace, relative and without '..'")
 
 
+def _tool_context(field: str, context: options_pb2.ToolContext) -> Iterator[Violation]:
+    if not _is_header(context.session_cookie):
+        yield (f"{field}.session_cookie", "must be one line of ASCII, as a Cookie header says it")
+    if not _is_header(context.user_id):
+        yield (f"{field}.user_id", "must be one line of ASCII")
+    for index, provider_id in enumerate(context.connected_providers):
+        if not is_slug(provider_id):
+            yield (f"{field}.connected_providers[{index}]", "must be a provider's id, for example github")
+
+
 def _agent(field: str, agent: options_pb2.AgentOptions) -> Iterator[Violation]:
     for name in ("model", "effort"):
         yield from _name(f"{field}.{name}", getattr(agent, name))
@@ -308,14 +336,15 @@ def _system_prompt(field: str, prompt: options_pb2.SystemPrompt) -> Iterator[Vio
         yield (field, "has no text: set append or replace")
     elif not getattr(prompt, name).strip():
         yield (f"{field}.{name}", "must not be empty")
+    elif "\0" in getattr(prompt, name):
+        yield (f"{field}.{name}", "must not hold NUL, which no program can be told")
 
 
 def _permissions(field: str, permissions: options_pb2.Permissions) -> Iterator[Violation]:
     for index, workspace_id in enumerate(permissions.extra_directories):
         if not is_slug(workspace_id):
             yield (f"{field}.extra_directories[{index}]", "must be a workspace's id")
-    if permissions.HasField("approval_timeout") and not _positive(permissions.approval_timeout):
-        yield (f"{field}.approval_timeout", "must be longer than nothing")
+    yield from _durations(field, permissions)
     yield from _tool_rules(f"{field}.tools", permissions.tools)
 
 
@@ -328,11 +357,9 @@ def _tool_rules(field: str, tools: options_pb2.ToolRules) -> Iterator[Violation]
 
 def _limits(field: str, limits: options_pb2.Limits) -> Iterator[Violation]:
     for set_field, value in limits.ListFields():
-        path = f"{field}.{set_field.name}"
-        if isinstance(value, Duration) and not _positive(value):
-            yield (path, "must be longer than nothing")
-        elif set_field.name.startswith("max_") and value == 0:
-            yield (path, "must be at least 1; leave it unset for no limit")
+        if set_field.name.startswith("max_") and value == 0:
+            yield (f"{field}.{set_field.name}", "must be at least 1; leave it unset for no limit")
+    yield from _durations(field, limits)
 
 
 def _mcp_servers(field: str, servers: Iterable[options_pb2.McpServer]) -> Iterator[Violation]:
@@ -352,31 +379,55 @@ def _mcp_servers(field: str, servers: Iterable[options_pb2.McpServer]) -> Iterat
             case _:
                 yield (path, "has no transport: set stdio or http")
         yield from _tool_rules(f"{path}.tools", server.tools)
-        for set_field, value in server.ListFields():
-            if isinstance(value, Duration) and not _positive(value):
-                yield (f"{path}.{set_field.name}", "must be longer than nothing")
+        yield from _durations(path, server)
 
 
 def _stdio(field: str, stdio: options_pb2.StdioTransport) -> Iterator[Violation]:
-    if not stdio.command or "/" in stdio.command or stdio.command.startswith("."):
+    if not _PROGRAM.fullmatch(stdio.command):
         yield (f"{field}.command", "must be a program's name, found on the service's PATH; not a path")
     for name in [*stdio.env, *stdio.env_names]:
         if not _VARIABLE.fullmatch(name):
             yield (f"{field}.env", f"{name!r} is not a variable's name")
+    for name, values in (("args", stdio.args), ("env", stdio.env.values())):
+        if any("\0" in value for value in values):
+            yield (f"{field}.{name}", "must not hold NUL, which no program can be told")
 
 
 def _http(field: str, http: options_pb2.HttpTransport) -> Iterator[Violation]:
-    address = urlsplit(http.url)
-    if address.scheme not in {"http", "https"} or not address.hostname:
+    if not _is_address(http.url):
         yield (f"{field}.url", "must be an http or https address")
+    for name, value in http.headers.items():
+        if not _HEADER.fullmatch(name) or not _is_header(value):
+            yield (f"{field}.headers", f"{name!r} is no header's name, or its value is not one line of ASCII")
+    for name in http.header_env_names:
+        if not _HEADER.fullmatch(name):
+            yield (f"{field}.header_env_names", f"{name!r} is no header's name")
     for name in [*http.header_env_names.values(), *filter(None, [http.bearer_token_env_name])]:
         if not _VARIABLE.fullmatch(name):
             yield (f"{field}.header_env_names", f"{name!r} is not a variable's name")
 
 
-def _positive(duration: Duration) -> bool:
-    has_one_sign = duration.seconds >= 0 and 0 <= duration.nanos < 1_000_000_000
-    return has_one_sign and duration.ToNanoseconds() > 0
+def _is_header(text: str) -> bool:
+    """Whether a text can be the value of an HTTP header."""
+    return text.isprintable() and text.isascii()
+
+
+def _is_address(url: str) -> bool:
+    """Whether a text is an address that HTTP clients understand."""
+    try:
+        address = urlsplit(url)
+        return address.scheme in {"http", "https"} and bool(address.hostname) and address.port != 0
+    except ValueError:
+        return False
+
+
+def _durations(field: str, message: Message) -> Iterator[Violation]:
+    """Check the durations of a message; above the longest the timers of some CLIs would run over."""
+    for set_field, value in message.ListFields():
+        if isinstance(value, Duration):
+            has_one_sign = value.seconds >= 0 and 0 <= value.nanos < 1_000_000_000
+            if not has_one_sign or not 0 < value.ToNanoseconds() <= LONGEST_SECONDS * 10**9:
+                yield (f"{field}.{set_field.name}", "must be longer than nothing, and at most 7 days")
 
 
 def _is_path_of(message: Message, path: str) -> bool:

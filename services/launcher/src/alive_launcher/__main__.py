@@ -71,6 +71,11 @@ class Launcher:
             if "end" in request:
                 self._boxes.end(str(request["end"]))
                 return {}
+            if "mark" in request:
+                self._boxes.mark(str(request["mark"]))
+                return {}
+            if "sweep" in request:
+                return {"swept": self._boxes.sweep(str(request["sweep"]))}
             if "probe" in request:
                 return {"facts": self._boxes.probe(UIDS[0] if self._boxes.is_root else os.geteuid())}
             for what in ("find", "delete"):

@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from alive_launcher import census
 from alive_launcher.box import Box, Layout, accounts, arguments, bare, command, kept_directories
 from alive_launcher.memory import MemoryLimits
 
@@ -29,6 +31,9 @@ read -r _
 """What is looked at from inside a box, while it is looked at from outside."""
 
 _PROBE_SECONDS = 10.0
+_SWEEP_SECONDS = 1.0
+_CLEAN_LOOKS = 2
+"""How often nothing foreign must be found: one look may miss a process whose parent ends meanwhile."""
 
 _FILES = """
 what=$1; cd "$2" 2>/dev/null || exit 0; shift 2
@@ -83,6 +88,29 @@ class Boxes:
                 self._remember(box_id)
         if running:
             running.end()
+
+    def mark(self, box_id: str) -> None:
+        """Take note of the processes of a box before a turn.
+
+        Raises:
+            CannotStart: there is no such box.
+        """
+        self._standing(box_id).mark()
+
+    def sweep(self, box_id: str) -> bool:
+        """End the processes of a box that were not there at its mark; return whether exactly those that were are left.
+
+        Raises:
+            CannotStart: there is no such box.
+        """
+        return self._standing(box_id).sweep()
+
+    def _standing(self, box_id: str) -> "Running":
+        with self._lock:
+            running = self._running.get(box_id)
+        if running is None:
+            raise CannotStart("there is no such box")
+        return running
 
     def end_all(self) -> None:
         """End every box."""
@@ -199,6 +227,8 @@ class Running:
         self._process = process
         self._info = info
         self._first: int | None = None
+        self._first_process = 0
+        self._marked: set[census.Process] | None = None
         self._built = threading.Event()
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -208,7 +238,7 @@ class Running:
         process = _first_process(self._info)
         first = _pidfd(process) if process else None
         with self._lock:
-            self._first = first
+            self._first, self._first_process = first, process or 0
         self._built.set()
         if first is not None:
             waited: list[socket.socket | int] = [connection, first]
@@ -221,6 +251,29 @@ class Running:
         code = self._process.wait()
         self._over.set()
         return code if code >= 0 else 128 - code
+
+    def mark(self) -> None:
+        """Take note of its processes."""
+        self._built.wait()
+        with contextlib.suppress(OSError):  # Without a mark every sweep fails.
+            self._marked = census.inside(self._first_process)
+
+    def sweep(self) -> bool:
+        """End what was not there at the mark; return whether exactly the rest is left, and the bridge's connections."""
+        if not self._marked:
+            return False
+        looks, due = 0, time.monotonic() + _SWEEP_SECONDS
+        while time.monotonic() < due:
+            found = census.inside(self._first_process)
+            foreign = found - self._marked - census.bridges(self._marked)
+            if not foreign and (looks := looks + 1) == _CLEAN_LOOKS:
+                return self._marked <= found
+            for process in foreign:
+                looks = 0
+                census.kill(process)
+            if foreign:
+                time.sleep(0.002)
+        return False
 
     def end(self) -> None:
         """End it, and return when no process of it is left."""

@@ -79,7 +79,9 @@ class StartTurnRequest(_message.Message):
     session_id: _builtins.str
     """Optional. The session to continue. Empty opens a new one, named in every event."""
     provider_id: _builtins.str
-    """Optional. Overrides the session's and the workspace's provider, for example "codex"."""
+    """Optional. Overrides the session's and the workspace's provider, for example "codex". A session that was with another
+    provider moves, and its memory goes with it.
+    """
     ephemeral: _builtins.bool
     """Optional. True keeps nothing of the turn after it ended: it cannot be resumed."""
     validate_only: _builtins.bool
@@ -114,7 +116,9 @@ class StartTurnRequest(_message.Message):
 
     @_builtins.property
     def history(self) -> _options_pb2.History:
-        """Optional. What was said before, when the session comes from another provider. Set by the router."""
+        """Optional. What was said before, when the session comes from another provider. Set by the router; a caller may add
+        what it knows from elsewhere. Repeating a call with another history is the same call.
+        """
 
     def __init__(
         self,

@@ -128,6 +128,7 @@ class AgentServiceServicer:
         FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
         UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
         UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+        RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +152,8 @@ class AgentServiceServicer:
 
         Repeatable. Interrupting a turn that has ended is no error and changes nothing. An interrupt that
         arrives before its turn is kept for 15 seconds and applied when the turn arrives.
+
+        PERMISSION_DENIED  the turn is another owner's
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +163,7 @@ class AgentServiceServicer:
         """Adds input to a running turn.
 
         NOT_FOUND            no such turn
+        PERMISSION_DENIED    the turn is another owner's
         FAILED_PRECONDITION  the turn has ended
         UNIMPLEMENTED        the provider cannot steer: see its capabilities
         """
@@ -180,6 +184,7 @@ class AgentServiceServicer:
         """Answers one open approval or question. The first answer wins.
 
         NOT_FOUND            no such turn or approval
+        PERMISSION_DENIED    the turn is another owner's
         FAILED_PRECONDITION  it was answered, timed out, or its turn has ended
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

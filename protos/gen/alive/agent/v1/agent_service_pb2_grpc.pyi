@@ -57,6 +57,7 @@ class AgentServiceStub:
       FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
       UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
       UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+      RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
     """
     WatchTurn: _grpc.UnaryStreamMultiCallable[_agent_service_pb2.WatchTurnRequest, _agent_service_pb2.WatchTurnResponse]
     """Streams a running or finished turn from a point on: first what is kept, then live, without a gap.
@@ -72,11 +73,14 @@ class AgentServiceStub:
 
     Repeatable. Interrupting a turn that has ended is no error and changes nothing. An interrupt that
     arrives before its turn is kept for 15 seconds and applied when the turn arrives.
+
+      PERMISSION_DENIED  the turn is another owner's
     """
     SteerTurn: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SteerTurnRequest, _agent_service_pb2.SteerTurnResponse]
     """Adds input to a running turn.
 
       NOT_FOUND            no such turn
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  the turn has ended
       UNIMPLEMENTED        the provider cannot steer: see its capabilities
     """
@@ -89,6 +93,7 @@ class AgentServiceStub:
     """Answers one open approval or question. The first answer wins.
 
       NOT_FOUND            no such turn or approval
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  it was answered, timed out, or its turn has ended
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
@@ -147,6 +152,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
       FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
       UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
       UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+      RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
     """
     WatchTurn: _aio.UnaryStreamMultiCallable[_agent_service_pb2.WatchTurnRequest, _agent_service_pb2.WatchTurnResponse]  # type: ignore[assignment]
     """Streams a running or finished turn from a point on: first what is kept, then live, without a gap.
@@ -162,11 +168,14 @@ class AgentServiceAsyncStub(AgentServiceStub):
 
     Repeatable. Interrupting a turn that has ended is no error and changes nothing. An interrupt that
     arrives before its turn is kept for 15 seconds and applied when the turn arrives.
+
+      PERMISSION_DENIED  the turn is another owner's
     """
     SteerTurn: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SteerTurnRequest, _agent_service_pb2.SteerTurnResponse]  # type: ignore[assignment]
     """Adds input to a running turn.
 
       NOT_FOUND            no such turn
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  the turn has ended
       UNIMPLEMENTED        the provider cannot steer: see its capabilities
     """
@@ -179,6 +188,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Answers one open approval or question. The first answer wins.
 
       NOT_FOUND            no such turn or approval
+      PERMISSION_DENIED    the turn is another owner's
       FAILED_PRECONDITION  it was answered, timed out, or its turn has ended
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
@@ -240,6 +250,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  a turn of this session is running, or no provider is chosen
           UNIMPLEMENTED        the provider does not honour an option of the request: the field is named
           UNAVAILABLE          the provider is not ready: ErrorInfo names it and says why; retry with back-off
+          RESOURCE_EXHAUSTED   too many turns wait, or the host has too much to do: RetryInfo says when to come again
         """
 
     @_abc_1.abstractmethod
@@ -267,6 +278,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Repeatable. Interrupting a turn that has ended is no error and changes nothing. An interrupt that
         arrives before its turn is kept for 15 seconds and applied when the turn arrives.
+
+          PERMISSION_DENIED  the turn is another owner's
         """
 
     @_abc_1.abstractmethod
@@ -278,6 +291,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds input to a running turn.
 
           NOT_FOUND            no such turn
+          PERMISSION_DENIED    the turn is another owner's
           FAILED_PRECONDITION  the turn has ended
           UNIMPLEMENTED        the provider cannot steer: see its capabilities
         """
@@ -302,6 +316,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers one open approval or question. The first answer wins.
 
           NOT_FOUND            no such turn or approval
+          PERMISSION_DENIED    the turn is another owner's
           FAILED_PRECONDITION  it was answered, timed out, or its turn has ended
         """
 

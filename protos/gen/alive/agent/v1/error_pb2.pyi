@@ -182,6 +182,10 @@ class _StatusReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatusRe
     """PERMISSION_DENIED: the identity may not do this."""
     STATUS_REASON_INTERNAL: _StatusReason.ValueType  # 24
     """INTERNAL: a defect of ours."""
+    STATUS_REASON_TURN_DECLINED: _StatusReason.ValueType  # 25
+    """UNAVAILABLE: the turn failed before the model said anything, and another provider may take it: metadata names the
+    failure. Only where ResolvedTurn.failover_allowed is set: the router acts on it, callers do not see it.
+    """
     STATUS_REASON_QUOTA_EXHAUSTED: _StatusReason.ValueType  # 30
     """RESOURCE_EXHAUSTED: the workspace has used what its usage_limits allow; RetryInfo says when the next period begins."""
     STATUS_REASON_PROVIDER_NOT_ROLLED_OUT: _StatusReason.ValueType  # 31
@@ -244,6 +248,10 @@ STATUS_REASON_FORBIDDEN: StatusReason.ValueType  # 23
 """PERMISSION_DENIED: the identity may not do this."""
 STATUS_REASON_INTERNAL: StatusReason.ValueType  # 24
 """INTERNAL: a defect of ours."""
+STATUS_REASON_TURN_DECLINED: StatusReason.ValueType  # 25
+"""UNAVAILABLE: the turn failed before the model said anything, and another provider may take it: metadata names the
+failure. Only where ResolvedTurn.failover_allowed is set: the router acts on it, callers do not see it.
+"""
 STATUS_REASON_QUOTA_EXHAUSTED: StatusReason.ValueType  # 30
 """RESOURCE_EXHAUSTED: the workspace has used what its usage_limits allow; RetryInfo says when the next period begins."""
 STATUS_REASON_PROVIDER_NOT_ROLLED_OUT: StatusReason.ValueType  # 31

@@ -234,7 +234,9 @@ class AgentOptions(_message.Message):
     effort: _builtins.str
     """Optional. One of the model's efforts, for example "high". Empty means the model's default."""
     output_schema: _builtins.str
-    """Optional. A JSON Schema (an object schema, as JSON text) that the final answer must satisfy."""
+    """Optional. A JSON Schema (an object schema, as JSON text) that the final answer must satisfy.
+    At most 64 KiB.
+    """
     @_builtins.property
     def system_prompt(self) -> Global___SystemPrompt:
         """Optional. Instructions beside or instead of the vendor's own."""
@@ -704,6 +706,9 @@ class History(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
+    omitted: _builtins.str
+    """What was left out, in words; empty when nothing was."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.Item]:
         """In order. Bounded by the router."""
@@ -712,10 +717,11 @@ class History(_message.Message):
         self,
         *,
         items: _abc.Iterable[_item_pb2.Item] | None = ...,
+        omitted: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "omitted", b"omitted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

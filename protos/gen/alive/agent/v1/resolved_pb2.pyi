@@ -37,16 +37,21 @@ class ResolvedTurn(_message.Message):
     NOTICES_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     FAILOVER_ALLOWED_FIELD_NUMBER: _builtins.int
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn's id, when the request names none."""
     session_id: _builtins.str
-    """The session's id, when the request names none: the provider opens it under this id."""
+    """The session's id, when the request names none: the provider opens it under this id. Also where a session is forked."""
     owner_id: _builtins.str
     """On whose behalf; empty where callers have no identity."""
     attempt: _builtins.int
     """Which attempt at the turn this is, from 1; 0 means 1."""
     failover_allowed: _builtins.bool
     """True when another provider may take over: nothing is stored or shown before the first model output."""
+    request_digest: _builtins.bytes
+    """Tells the caller's request apart from another one under the same turn_id: what the router adds to it or takes from
+    it makes no difference.
+    """
     @_builtins.property
     def settings(self) -> _workspace_service_pb2.WorkspaceSettings:
         """The workspace's settings; fields of the request win over them."""
@@ -65,10 +70,11 @@ class ResolvedTurn(_message.Message):
         notices: _abc.Iterable[_event_pb2.Notice] | None = ...,
         attempt: _builtins.int = ...,
         failover_allowed: _builtins.bool = ...,
+        request_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failover_allowed", b"failover_allowed", "notices", b"notices", "owner_id", b"owner_id", "session_id", b"session_id", "settings", b"settings", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failover_allowed", b"failover_allowed", "notices", b"notices", "owner_id", b"owner_id", "request_digest", b"request_digest", "session_id", b"session_id", "settings", b"settings", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

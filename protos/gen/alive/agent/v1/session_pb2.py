@@ -26,37 +26,37 @@ from alive.agent.v1 import item_pb2 as alive_dot_agent_dot_v1_dot_item__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61live/agent/v1/session.proto\x12\x0e\x61live.agent.v1\x1a\x19\x61live/agent/v1/item.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.alive.agent.v1.SessionState\x12\r\n\x05title\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x12\n\nturn_count\x18\x07 \x01(\r\x12\x14\n\x0clast_turn_id\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x13ListSessionsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListSessionsResponse\x12)\n\x08sessions\x18\x01 \x03(\x0b\x32\x17.alive.agent.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x11GetSessionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\">\n\x12GetSessionResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.alive.agent.v1.Session\">\n\x12\x46orkSessionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"?\n\x13\x46orkSessionResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.alive.agent.v1.Session\"@\n\x14\x44\x65leteSessionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"c\n\x10ListItemsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x11ListItemsResponse\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.alive.agent.v1.SessionItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x0bSessionItem\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\"\n\x04item\x18\x02 \x01(\x0b\x32\x14.alive.agent.v1.Item*z\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n\x15SESSION_STATE_RUNNING\x10\x02\x12\x18\n\x14SESSION_STATE_BROKEN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61live/agent/v1/session.proto\x12\x0e\x61live.agent.v1\x1a\x19\x61live/agent/v1/item.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x13\n\x0bprovider_id\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.alive.agent.v1.SessionState\x12\r\n\x05title\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x12\n\nturn_count\x18\x07 \x01(\r\x12\x14\n\x0clast_turn_id\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04warm\x18\x0b \x01(\x08\"R\n\x13ListSessionsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListSessionsResponse\x12)\n\x08sessions\x18\x01 \x03(\x0b\x32\x17.alive.agent.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x11GetSessionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04warm\x18\x03 \x01(\x08\">\n\x12GetSessionResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.alive.agent.v1.Session\">\n\x12\x46orkSessionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"?\n\x13\x46orkSessionResponse\x12(\n\x07session\x18\x01 \x01(\x0b\x32\x17.alive.agent.v1.Session\"@\n\x14\x44\x65leteSessionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"c\n\x10ListItemsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x11ListItemsResponse\x12*\n\x05items\x18\x01 \x03(\x0b\x32\x1b.alive.agent.v1.SessionItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x0bSessionItem\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\"\n\x04item\x18\x02 \x01(\x0b\x32\x14.alive.agent.v1.Item*z\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n\x15SESSION_STATE_RUNNING\x10\x02\x12\x18\n\x14SESSION_STATE_BROKEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'alive.agent.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONSTATE']._serialized_start=1180
-  _globals['_SESSIONSTATE']._serialized_end=1302
+  _globals['_SESSIONSTATE']._serialized_start=1208
+  _globals['_SESSIONSTATE']._serialized_end=1330
   _globals['_SESSION']._serialized_start=109
-  _globals['_SESSION']._serialized_end=396
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=398
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=480
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=482
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=572
-  _globals['_GETSESSIONREQUEST']._serialized_start=574
-  _globals['_GETSESSIONREQUEST']._serialized_end=635
-  _globals['_GETSESSIONRESPONSE']._serialized_start=637
-  _globals['_GETSESSIONRESPONSE']._serialized_end=699
-  _globals['_FORKSESSIONREQUEST']._serialized_start=701
-  _globals['_FORKSESSIONREQUEST']._serialized_end=763
-  _globals['_FORKSESSIONRESPONSE']._serialized_start=765
-  _globals['_FORKSESSIONRESPONSE']._serialized_end=828
-  _globals['_DELETESESSIONREQUEST']._serialized_start=830
-  _globals['_DELETESESSIONREQUEST']._serialized_end=894
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=896
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=919
-  _globals['_LISTITEMSREQUEST']._serialized_start=921
-  _globals['_LISTITEMSREQUEST']._serialized_end=1020
-  _globals['_LISTITEMSRESPONSE']._serialized_start=1022
-  _globals['_LISTITEMSRESPONSE']._serialized_end=1110
-  _globals['_SESSIONITEM']._serialized_start=1112
-  _globals['_SESSIONITEM']._serialized_end=1178
+  _globals['_SESSION']._serialized_end=410
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=412
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=494
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=496
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=586
+  _globals['_GETSESSIONREQUEST']._serialized_start=588
+  _globals['_GETSESSIONREQUEST']._serialized_end=663
+  _globals['_GETSESSIONRESPONSE']._serialized_start=665
+  _globals['_GETSESSIONRESPONSE']._serialized_end=727
+  _globals['_FORKSESSIONREQUEST']._serialized_start=729
+  _globals['_FORKSESSIONREQUEST']._serialized_end=791
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=793
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=856
+  _globals['_DELETESESSIONREQUEST']._serialized_start=858
+  _globals['_DELETESESSIONREQUEST']._serialized_end=922
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=924
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=947
+  _globals['_LISTITEMSREQUEST']._serialized_start=949
+  _globals['_LISTITEMSREQUEST']._serialized_end=1048
+  _globals['_LISTITEMSRESPONSE']._serialized_start=1050
+  _globals['_LISTITEMSRESPONSE']._serialized_end=1138
+  _globals['_SESSIONITEM']._serialized_start=1140
+  _globals['_SESSIONITEM']._serialized_end=1206
 # @@protoc_insertion_point(module_scope)

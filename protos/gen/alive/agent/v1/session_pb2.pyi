@@ -65,6 +65,7 @@ class Session(_message.Message):
     LAST_TURN_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    WARM_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Ours, not the vendor's."""
     workspace_id: _builtins.str
@@ -81,6 +82,8 @@ class Session(_message.Message):
     """Turns so far."""
     last_turn_id: _builtins.str
     """The latest turn; empty when there was none."""
+    warm: _builtins.bool
+    """Whether an agent waits for its next turn."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was opened."""
@@ -102,10 +105,11 @@ class Session(_message.Message):
         last_turn_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        warm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_turn_id", b"last_turn_id", "model", b"model", "provider_id", b"provider_id", "session_id", b"session_id", "state", b"state", "title", b"title", "turn_count", b"turn_count", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_turn_id", b"last_turn_id", "model", b"model", "provider_id", b"provider_id", "session_id", b"session_id", "state", b"state", "title", b"title", "turn_count", b"turn_count", "update_time", b"update_time", "warm", b"warm", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,19 +181,26 @@ class GetSessionRequest(_message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    WARM_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Required. The workspace."""
     session_id: _builtins.str
     """Required. The session."""
+    warm: _builtins.bool
+    """Optional. Have an agent wait for the session's next turn, expected to be like its latest one: what is fixed when a CLI
+    starts is taken from there. The answer does not wait for it. Nothing happens where it cannot be: without a box,
+    after a restart of the provider, with an MCP server over HTTP, and while the host has too much to do.
+    """
     def __init__(
         self,
         *,
         workspace_id: _builtins.str = ...,
         session_id: _builtins.str = ...,
+        warm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "warm", b"warm", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

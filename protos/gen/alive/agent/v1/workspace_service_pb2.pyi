@@ -84,7 +84,7 @@ Global___Workspace: _TypeAlias = Workspace  # noqa: Y015
 
 @_typing.final
 class WorkspaceSettings(_message.Message):
-    """What holds for a workspace's turns. An unset field means the service's default."""
+    """What holds for a workspace's turns. An unset field means the service's default. At most 256 KiB in all."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -46,6 +46,39 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an image that does not exist": ({"input": [Part(image=Image(path="no.png"))]}, "input[0].image.path"),
     "an image file that is none": ({"input": [Part(image=Image(path="text.png"))]}, "input[0].image.path"),
     "an absolute image": ({"input": [Part(image=Image(path="/etc/passwd"))]}, "input[0].image.path"),
+    "an MCP address that nobody can read": (
+        {"mcp_servers": [Server(name="x", http=options_pb2.HttpTransport(url="http://["))]},
+        "mcp_servers[0].http.url",
+    ),
+    "a program whose name ends early": ({"mcp_servers": [stdio("x", "a\0b")]}, "mcp_servers[0].stdio.command"),
+    "an argument that ends early": (
+        {"mcp_servers": [Server(name="x", stdio=options_pb2.StdioTransport(command="python3", args=["a\0b"]))]},
+        "mcp_servers[0].stdio.args",
+    ),
+    "a variable that ends early": (
+        {"mcp_servers": [Server(name="x", stdio=options_pb2.StdioTransport(command="python3", env={"A": "a\0b"}))]},
+        "mcp_servers[0].stdio.env",
+    ),
+    "a header of two lines": (
+        {"mcp_servers": [Server(name="x", http=options_pb2.HttpTransport(url="http://x", headers={"a": "b\nc: d"}))]},
+        "mcp_servers[0].http.headers",
+    ),
+    "a header without a name": (
+        {"mcp_servers": [Server(name="x", http=options_pb2.HttpTransport(url="http://x", header_env_names={"": "A"}))]},
+        "mcp_servers[0].http.header_env_names",
+    ),
+    "a user of two lines": (
+        {"tool_context": options_pb2.ToolContext(user_id="a\r\nx-evil: 1")},
+        "tool_context.user_id",
+    ),
+    "a connected provider that is none": (
+        {"tool_context": options_pb2.ToolContext(connected_providers=["a,b"])},
+        "tool_context.connected_providers[0]",
+    ),
+    "a system prompt that ends early": (
+        {"agent": Agent(system_prompt=options_pb2.SystemPrompt(append="a\0b"))},
+        "agent.system_prompt.append",
+    ),
     "a file that climbs": (
         {"input": [Part(file=options_pb2.FileReference(path="../x"))]},
         "input[0].file.path",
@@ -55,6 +88,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "input[0].file.path",
     ),
     "a schema that is not JSON": ({"agent": Agent(output_schema="{")}, "agent.output_schema"),
+    "a schema that is nested too deep": (
+        {"agent": Agent(output_schema='{"items": ' * 900 + "{}" + "}" * 900)},
+        "agent.output_schema",
+    ),
+    "a schema that is too large": (
+        {"agent": Agent(output_schema='{"type": "object", "title": "%s"}' % ("x" * 70_000))},
+        "agent.output_schema",
+    ),
     "a schema that is a list": ({"agent": Agent(output_schema="[]")}, "agent.output_schema"),
     "a schema that is none": (
         {"agent": Agent(output_schema='{"type": "colour"}')},
@@ -99,6 +140,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no time at all": ({"limits": Limits(deadline=Duration())}, "limits.deadline"),
     "time that runs back": ({"limits": Limits(idle_timeout=Duration(seconds=-1))}, "limits.idle_timeout"),
+    "more time than there is": ({"limits": Limits(idle_timeout=Duration(seconds=1 << 40))}, "limits.idle_timeout"),
     "time that is none": ({"limits": Limits(deadline=Duration(seconds=1, nanos=-1))}, "limits.deadline"),
     "no tokens at all": ({"limits": Limits(max_tokens=0)}, "limits.max_tokens"),
     "no money at all": ({"limits": Limits(max_micro_usd=0)}, "limits.max_micro_usd"),

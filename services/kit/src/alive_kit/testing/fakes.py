@@ -7,7 +7,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from alive.agent.v1 import agent_service_pb2, approval_pb2, event_pb2, item_pb2, options_pb2, provider_pb2, usage_pb2
+from alive.agent.v1 import (
+    agent_service_pb2,
+    approval_pb2,
+    error_pb2,
+    event_pb2,
+    item_pb2,
+    options_pb2,
+    provider_pb2,
+    usage_pb2,
+)
+from alive_kit.failures import failure
 from alive_kit.fairness import Slice
 from alive_kit.provider import Turn, TurnSpec, Unsupported
 from alive_kit.resume import Resume
@@ -20,18 +30,24 @@ Step = event_pb2.Event | approval_pb2.ApprovalRequested | Exception | Callable[[
 class FakeAgent:
     """An agent that plays a script."""
 
-    def __init__(self, script: Sequence[Step]) -> None:
-        self._script = script
+    def __init__(self, scripts: Mapping[str, Sequence[Step]], *, rests: bool) -> None:
+        self._scripts = scripts
+        self._rests = rests
+        self.is_ready_for_more = True
+        self.turns = 0
         self.interrupted = asyncio.Event()
         self.closed = asyncio.Event()
         self.decisions: list[approval_pb2.Decision] = []
         self.steered: list[options_pb2.InputPart] = []
 
     async def run(self, turn: Turn) -> event_pb2.TurnCompleted | None:
-        """Play the script once."""
+        """Play the turn's script once."""
+        self.turns += 1
+        self.interrupted.clear()
         turn.remember(f"native-{turn.spec.request.session_id}")
+        words = turn.spec.request.input[0].text.split() or ["default"]
         time_slice = Slice()
-        for step in self._script:
+        for step in self._scripts.get(words[0], self._scripts["default"]):
             if self.interrupted.is_set():
                 return None
             match step:
@@ -60,6 +76,14 @@ class FakeAgent:
         """Keep the input for the test to look at."""
         self.steered.extend(parts)
 
+    async def rest(self) -> bool:
+        """Wait for another turn where the provider's agents do."""
+        return self._rests
+
+    async def is_ready(self) -> bool:
+        """Say what the test wants."""
+        return self.is_ready_for_more
+
     async def close(self) -> None:
         """Note that it was closed."""
         self.closed.set()
@@ -68,10 +92,17 @@ class FakeAgent:
 class FakeProvider:
     """A provider whose agents play the script named by the input's first word, or else the one called ``default``."""
 
-    def __init__(self, scripts: Mapping[str, Sequence[Step]] | None = None, *, provider_id: str = "fake") -> None:
+    per_turn = ("agent.output_schema",)
+
+    def __init__(
+        self, scripts: Mapping[str, Sequence[Step]] | None = None, *, provider_id: str = "fake", warm: bool = False
+    ) -> None:
         self.provider_id = provider_id
+        self._warm = warm
         self.scripts = {"default": answers("Hello."), **(scripts or {})}
         self.readiness = provider_pb2.Readiness(state=provider_pb2.READINESS_STATE_READY)
+        self.has_lost_sessions = False
+        """Whether the vendor has nothing of any session any more."""
         self.specs: list[TurnSpec] = []
         self.agents: list[FakeAgent] = []
         self.deleted: list[str] = []
@@ -98,10 +129,15 @@ class FakeProvider:
         return False
 
     async def start(self, spec: TurnSpec) -> FakeAgent:
-        """Return an agent for the turn's script."""
+        """Return an agent for the scripts.
+
+        Raises:
+            TurnFailure: the session is among those that the vendor has lost.
+        """
         self.specs.append(spec)
-        words = spec.request.input[0].text.split() or ["default"]
-        agent = FakeAgent(self.scripts.get(words[0], self.scripts["default"]))
+        if spec.resume and self.has_lost_sessions:
+            raise failure(error_pb2.FAILURE_REASON_SESSION_NOT_FOUND)
+        agent = FakeAgent(self.scripts, rests=self._warm)
         self.agents.append(agent)
         return agent
 

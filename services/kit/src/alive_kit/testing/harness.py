@@ -1,7 +1,7 @@
 """A provider service and a client for it, in one process and over a real unix socket."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,15 @@ from alive.agent.v1 import agent_service_pb2, agent_service_pb2_grpc, event_pb2,
 from alive_kit.provider import Provider
 from alive_kit.service import ProviderService
 from alive_kit.settings import ServiceSettings
+
+_ROOM: Mapping[str, Any] = {
+    "turns": 1000,
+    "turns_per_owner": 1000,
+    "turns_per_workspace": 1000,
+    "busy_load": 1000.0,
+    "overload": 1000.0,
+}
+"""No test waits for a place unless it asks for that, however many run on the host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,7 @@ async def serving(provider: Provider, directory: Path, **settings: Any) -> Async
         "workspaces": workspaces,
         "state_dir": directory / "state",
         "drain_seconds": 0.0,
+        **_ROOM,
         **settings,
     }
     service = ProviderService(provider, ServiceSettings(**values))

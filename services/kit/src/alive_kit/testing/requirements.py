@@ -13,6 +13,10 @@ REQUIREMENTS = {
     "usage:cost": "A turn costs what the dated price table says; what has no price there is not priced.",
     "turn:outcome": "Each turn that ended has one outcome with its usage and model, ephemeral and failed ones too.",
     "turn:parallel": "Turns of different sessions run at the same time, in a workspace that is new too.",
+    "turn:queued": "A turn that must wait says so and runs in its turn; an interrupt ends it while it waits.",
+    "turn:declined": "Where another provider may take over, a turn that fails before the model speaks leaves nothing.",
+    "turn:failover": "A turn that its provider's vendor refuses before the model speaks is taken by the next provider.",
+    "turn:drain": "A service that is asked to end takes no new turns, lets running ones finish, and has all once back.",
     "turn:raw": "With include_raw every event of the vendor's carries the vendor's JSON; without it none does.",
     "turn:validate-only": "validate_only checks a request, starts nothing and sends no event.",
     "item:reasoning": "Reasoning is an item of its own.",
@@ -45,6 +49,8 @@ REQUIREMENTS = {
     "session:fork": "A fork has the memory and transcript of its original up to where it was forked.",
     "session:delete": "A deleted session leaves nothing with the vendor or the service; its forks go on.",
     "session:lost": "A session that the vendor lost or cannot read fails its turn, each by its own reason.",
+    "session:handover": "What was said and done with another provider reaches the model, once, with the next answer.",
+    "session:switch": "A session goes to another provider and back; each is told what it has not seen, and no more.",
     "session:restart": "Turns and sessions outlive the service: a turn that ran fails as crashed, no event is lost.",
     "item:content": "An item that was cut in its event can be read whole.",
     "interrupt:streaming": "An interrupt while the model speaks ends the turn, and the session takes the next one.",
@@ -55,10 +61,17 @@ REQUIREMENTS = {
     "interrupt:retrying": "An interrupt while the CLI waits to ask the model again ends the turn.",
     "end:no-process": "When a turn has ended no process of it is left, daemons included.",
     "end:crash": "A CLI that is killed fails its turn as crashed, and the session takes the next turn.",
+    "warm:reuse": "In a box a session's next turn has the CLI of the one before, its memory, and events of its own.",
+    "warm:fresh": "What is fixed when a CLI starts is never inherited: a turn that differs in it has a fresh CLI.",
+    "warm:trace": "Where code ran beside its CLI, nothing of a turn's box is left for the next turn.",
+    "warm:crash": "A CLI or an MCP server that dies between turns is replaced, and the session goes on.",
+    "warm:ahead": "Asked to, a provider starts a session's CLI ahead of its next turn, in a box of its own.",
     "permission:plan": "PLAN reads and changes nothing.",
     "approval:command": "ASK asks before every command, with its line and directory; what is denied does not run.",
     "approval:file-change": "ASK asks before files change, with a diff; ACCEPT_EDITS does not ask for the workspace's.",
     "approval:tool": "ASK asks before tools of MCP servers that are not read-only, with their arguments.",
+    "approval:once": "What is allowed runs once, and within the sandbox.",
+    "approval:escalation": "A command that is to run outside of the CLI's own sandbox is asked for, with its reason.",
     "approval:session": "What is allowed for the session is not asked again in it; something else is.",
     "approval:interrupt": "A pending approval holds up neither an interrupt nor another turn, and falls with its turn.",
     "approval:timeout": "An approval that nobody answers counts as denied.",
@@ -97,6 +110,7 @@ REQUIREMENTS = {
 
 EXCLUDED_BY = {
     "item:web-search": "permissions.web_search",
+    **dict.fromkeys(("warm:reuse", "warm:fresh", "warm:crash", "warm:ahead"), "warm_sessions"),
 }
 """The capability without which a provider does not owe a requirement: it declares that it is unsupported, and why."""
 

@@ -24,7 +24,6 @@ _NO_BOX = "without a launcher there is no box"
 _REFUSED = {
     "permissions.extra_directories": "an agent has its own workspace only",
     "permissions.web_search": "it has no such tool",
-    "history": "it remembers its own sessions only",
 }
 """Options that it cannot honour, and why."""
 
@@ -32,11 +31,12 @@ _CAPABILITIES = (
     *(supported(f"permissions.approval_policy.{policy}") for policy in ("BYPASS", "PLAN", "ASK", "ACCEPT_EDITS")),
     limited("permissions.tools", "a rule must name a tool of its own or of a declared MCP server"),
     *(unsupported(name, why) for name, why in _REFUSED.items()),
+    unsupported("warm_sessions", "its program ends with its turn"),
     supported("tools.files"),
     limited("agent.effort", "refused for models that are not listed here"),
     supported("agent.output_schema"),
     *(supported(f"agent.system_prompt.{name}") for name in ("append", "replace")),
-    *(supported(name) for name in ("input.image", "limits.max_turns", "mcp_servers.stdio", "model_retry")),
+    *(supported(name) for name in ("input.image", "history", "limits.max_turns", "mcp_servers.stdio", "model_retry")),
     limited("limits.max_tokens", "checked after each request to the model"),
     limited("limits.max_micro_usd", "checked after each request; refused for models without a price"),
     *(supported(name) for name in ("ephemeral", "SteerTurn", "ResolveApproval", "ReadItemContent")),
@@ -68,7 +68,6 @@ def refusals(request: agent_service_pb2.StartTurnRequest, walls: Walls) -> Itera
     asked = {
         "permissions.extra_directories": permissions.extra_directories,
         "permissions.web_search": permissions.web_search,
-        "history": request.HasField("history"),
     }
     yield from (Unsupported(field=field, why=_REFUSED[field]) for field, is_asked in asked.items() if is_asked)
     yield from tool_refusals(request, OWN)

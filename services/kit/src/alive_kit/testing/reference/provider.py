@@ -126,6 +126,14 @@ class ReferenceAgent:
         """Add input to the running turn."""
         await self._say({"steer": [_part(part, self._spec) for part in parts]})
 
+    async def rest(self) -> bool:
+        """Return False: the program ends with its turn."""
+        return False
+
+    async def is_ready(self) -> bool:
+        """Return False: it never rests."""
+        return False
+
     async def close(self) -> None:
         """End the program and all that it started."""
         for task in self._answering:
@@ -171,6 +179,7 @@ class ReferenceProvider:
     """The provider."""
 
     provider_id = "reference"
+    per_turn = ()
 
     def __init__(self, settings: ReferenceSettings, walls: Walls) -> None:
         self._settings = settings
@@ -265,7 +274,7 @@ def _start(spec: TurnSpec, settings: ReferenceSettings, key: str, launch: Launch
         "resume": spec.resume and spec.resume.native_session,
         "fork_at": spec.resume and spec.resume.fork_at,
         "is_kept": not request.ephemeral,
-        "input": [_part(part, spec) for part in request.input],
+        "input": [_part(part, spec) for part in spec.input],
         "rules": _rules(request.permissions.tools),
         "servers": [_server(server, launch) for server in spec.mcp_servers],
         "started": {

@@ -94,7 +94,8 @@ async def _talk(start: Json, wire: Wire, memory: Memory, model: Model, actions: 
         wire.say(remember=[memory.session, str(len(memory.messages))])
         if speech.end["stop"] == "refusal":
             raise Failed("REFUSED")
-        if not speech.actions:
+        added = wire.take_steered()
+        if not speech.actions and not added:
             wire.say(completed=_STOPS[speech.end["stop"]])
             return
         if requests == start["max_turns"]:
@@ -103,7 +104,7 @@ async def _talk(start: Json, wire: Wire, memory: Memory, model: Model, actions: 
             wire.say(completed="STOP_REASON_MAX_TURNS")
             return
         results = [{"result": await actions.do(action)} for action in speech.actions]
-        memory.add({"role": "user", "content": results + wire.take_steered()})
+        memory.add({"role": "user", "content": results + added + wire.take_steered()})
 
 
 _STOPS = {

@@ -31,6 +31,14 @@ class EchoAgent:
     async def steer(self, parts: Iterable[options_pb2.InputPart]) -> None:
         """Not offered."""
 
+    async def rest(self) -> bool:
+        """Another one is as good."""
+        return False
+
+    async def is_ready(self) -> bool:
+        """Never asked."""
+        return True
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -39,6 +47,7 @@ class EchoProvider:
     """The provider."""
 
     provider_id = "echo"
+    per_turn = ()
 
     async def probe(self) -> provider_pb2.ProviderInfo:
         """Be ready."""
