@@ -164,3 +164,21 @@ async def test_a_service_that_goes_down_leaves_the_turn_to_another_provider(dire
 
     assert "TURN_DECLINED" in repr(dict(error.trailing_metadata() or ()))
     assert "SHUTTING_DOWN" in str(error.details())
+
+
+async def test_no_two_new_sessions_have_one_id(directory: Path) -> None:
+    """Though the first one is not written down yet: another provider may still take its turn."""
+    resolved = resolved_pb2.ResolvedTurn(session_id="s", failover_allowed=True, attempt=1)
+    metadata = ((RESOLVED_KEY, resolved.SerializeToString()),)
+    provider = FakeProvider(SCRIPTS)
+    async with serving(provider, directory) as caller:
+        first = caller.stub.StartTurn(request("wait", turn_id="t1"), metadata=metadata)
+        async with asyncio.timeout(10):
+            while not provider.agents:
+                await asyncio.sleep(0.01)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await collect(caller.stub.StartTurn(request("said", turn_id="t2"), metadata=metadata))
+        first.cancel()
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "session_id" in str(refusal.value.details())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -127,3 +128,17 @@ async def test_a_box_whose_launcher_is_gone_has_ended(tmp_path: Path) -> None:
     await launch.end()
 
     assert not await launch.sweep()
+
+
+async def test_a_launcher_that_does_not_answer_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there, and says nothing."""
+    monkeypatch.setattr("alive_kit.launch._END_SECONDS", 0.1)
+    box = Box(launcher=tmp_path / "launcher.sock", read_only=False)
+    launch = SourceLaunch(Path("/bin/true"), environment={}, box=box)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as silent:
+        silent.bind(str(tmp_path / "launcher.sock"))
+        silent.listen()
+        async with asyncio.timeout(10):
+            assert not await launch.sweep()

@@ -143,7 +143,8 @@ class Launch:
         if self._box is None:
             return False
         try:
-            answer = await ask(self._box.launcher, {"sweep": self.agent_id})
+            async with asyncio.timeout(_END_SECONDS):
+                answer = await ask(self._box.launcher, {"sweep": self.agent_id})
         except (OSError, ValueError):
             return False
         return answer.get("swept") is True

@@ -119,7 +119,8 @@ class Sessions:
             InvalidField: one has it.
         """
         with contextlib.suppress(SessionNotFound):
-            self.find(workspace_id, session_id)
+            if (workspace_id, session_id) not in self._running:  # What runs may be written down later: see failover.
+                self.find(workspace_id, session_id)
             raise InvalidField({"session_id": f"there is a session {session_id!r} already"})
 
     def occupy(self, session: Session, turn_id: str) -> None:
