@@ -13,8 +13,8 @@ from alive.agent.v1 import error_pb2, event_pb2, outcome_service_pb2, usage_pb2,
 from alive_kit.failures import failure
 from alive_kit.testing.fakes import answers, started, usage
 from alive_router.database import Database
-from alive_router.ledger import Ledger, Spent
-from alive_router.quota import above, period
+from alive_router.ledger import Ledger
+from alive_router.quota import Spent, above, period
 from alive_router.store import Store
 
 from .conftest import System, beside, running

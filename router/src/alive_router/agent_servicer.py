@@ -7,9 +7,9 @@ from typing import TypeAlias
 import grpc
 
 from alive.agent.v1 import agent_service_pb2, approval_pb2, session_pb2
-from alive_kit.errors import ProviderNotReady, ShuttingDown, TurnNotFound
+from alive_kit.errors import ProviderNotReady, TurnNotFound
 from alive_kit.rpc import Context
-from alive_kit.validation import check_ids, check_page, check_provider_id, check_start_turn
+from alive_kit.validation import check_ids, check_page, check_provider_id
 from alive_kit.workspaces import Workspaces
 from alive_router.audience import EVERYBODY
 from alive_router.conversations import Conversations
@@ -46,17 +46,11 @@ class AgentServicer:
         self._starts = starts
         self._conversations = Conversations(policy=policy, links=links, store=store)
         self.relays: Relays = starts.relays
-        self.is_draining = False
 
     @passing_on
     async def StartTurn(self, request: agent_service_pb2.StartTurnRequest, context: Context) -> None:
         """Pick a provider and relay its turn."""
-        check_start_turn(request)
-        self._workspaces.find(request.workspace_id)
-        known = await self._store.turn(request.workspace_id, request.turn_id) if request.turn_id else None
-        if self.is_draining and known is None:
-            raise ShuttingDown
-        await self._starts.run(request, known, context)
+        await self._starts.run(request, context)
 
     @passing_on
     async def WatchTurn(self, request: agent_service_pb2.WatchTurnRequest, context: Context) -> None:

@@ -7,17 +7,17 @@ next call on; one that is broken is refused loudly, and the callers known before
 import hashlib
 import hmac
 import logging
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from google.protobuf.message import Message
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from alive_kit.errors import Forbidden, IdentityMissing, WorkspaceNotFound
-from alive_kit.rpc import Context
 from alive_kit.tls import is_vouched_for
 from alive_kit.validation import is_slug
 
@@ -50,6 +50,12 @@ SCOPES: dict[str, Scope] = {
 """What each call needs."""
 
 _BEARER = "bearer "
+
+FORWARDED_CERTIFICATE = "x-forwarded-client-cert"
+"""Where the edge says whose certificate it was shown."""
+
+_PART = re.compile(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^;,"]*))')
+_COMMON_NAME = re.compile(r"(?:^|,)CN=((?:[^,\\]|\\.)*)")
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -130,11 +136,25 @@ ANYBODY = Caller.model_construct(name="anybody", owner="", workspaces=("*",), sc
 """Who calls where no callers are declared."""
 
 
+class Shown(Protocol):
+    """What a call shows of its caller; the context of every call does."""
+
+    def invocation_metadata(self) -> Any:
+        """Return its metadata."""
+
+    def auth_context(self) -> Any:
+        """Return what is known of its connection."""
+
+    def peer(self) -> str:
+        """Return whom the connection is with."""
+
+
 class Callers:
     """Tells who calls, and what that caller may do."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, is_behind_edge: bool = False) -> None:
         self._path = path
+        self._is_behind_edge = is_behind_edge
         self._version: object = None
         self._known: tuple[Caller, ...] = ()
         if path:
@@ -146,7 +166,7 @@ class Callers:
         """Whether there is a file; without one anybody may do anything."""
         return self._path is not None
 
-    def identify(self, context: Context) -> Caller:
+    def identify(self, shown: Shown) -> Caller:
         """Return who calls.
 
         Raises:
@@ -155,13 +175,13 @@ class Callers:
         if not self._path:
             return ANYBODY
         self._refresh(self._path)
-        shown = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
-        found = self._with_token(shown) if shown else self._with_certificate(context)
+        tokens = _said(shown, "authorization")
+        found = self._with_token(tokens) if tokens else self._with_certificate(shown)
         if found is None:
             raise IdentityMissing
         return found
 
-    def admit(self, method: str, request: Message, context: Context) -> None:
+    def admit(self, method: str, request: Message, shown: Shown) -> None:
         """Let a call pass that its caller may make. What is somebody else's is not there.
 
         Raises:
@@ -169,7 +189,7 @@ class Callers:
             Forbidden: the caller may not make such calls.
             WorkspaceNotFound: a workspace is not the caller's, whether it exists or not.
         """
-        caller = self.identify(context)
+        caller = self.identify(shown)
         for scope in _scopes(method, request):
             if scope not in caller.scopes:
                 raise Forbidden(
@@ -192,16 +212,14 @@ class Callers:
                     found = caller
         return found
 
-    def _with_certificate(self, context: Context) -> Caller | None:
-        """Return whose certificate is shown."""
-        if not is_vouched_for(context):
+    def _with_certificate(self, shown: Shown) -> Caller | None:
+        """Return whose certificate is shown: to the router, or to the edge, which alone has a unix socket."""
+        if self._is_behind_edge and shown.peer().startswith("unix:"):
+            names = {name for said in _said(shown, FORWARDED_CERTIFICATE) for name in names_of(said)}
+        elif is_vouched_for(shown):
+            names = _names_shown(shown.auth_context())
+        else:
             return None
-        shown = context.auth_context()
-        names = {
-            name.decode(errors="replace")
-            for key in ("x509_subject_alternative_name", "x509_common_name")
-            for name in shown.get(key, ())
-        }
         return next((caller for caller in self._known if names.intersection(caller.certificates)), None)
 
     def _refresh(self, path: Path) -> None:
@@ -215,6 +233,27 @@ class Callers:
             logger.info("%d callers are declared", len(self._known))
         except ValueError as error:
             logger.error("the new callers are NOT in force, the old ones stay: %s", error)
+
+
+def _said(shown: Shown, name: str) -> list[str]:
+    """Return what metadata says under a name."""
+    return [str(value) for key, value in shown.invocation_metadata() or () if key == name]
+
+
+def _names_shown(known: Mapping[str, Iterable[bytes]]) -> set[str]:
+    """Return the names of the certificate that a connection was made with."""
+    keys = ("x509_subject_alternative_name", "x509_common_name")
+    return {name.decode(errors="replace") for key in keys for name in known.get(key, ())}
+
+
+def names_of(forwarded: str) -> Iterator[str]:
+    """Yield the names of a certificate, from what Envoy forwards of it: ``Subject="CN=…";DNS=…``."""
+    for key, quoted, plain in _PART.findall(forwarded):
+        value = quoted or plain
+        if key in {"DNS", "URI"}:
+            yield value
+        elif key == "Subject":
+            yield from _COMMON_NAME.findall(value)
 
 
 def _version(path: Path) -> object:

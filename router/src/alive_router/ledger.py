@@ -1,7 +1,6 @@
 """Books what turns used, each attempt once, and sums it up."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +8,7 @@ import sqlalchemy as sa
 
 from alive.agent.v1 import outcome_service_pb2, usage_pb2, workspace_service_pb2
 from alive_router.database import Database, insert_missing
+from alive_router.quota import Spent
 from alive_router.tables import CURSORS, OUTCOMES, TURNS, USAGE
 
 MOST_ROWS = 10_000
@@ -24,14 +24,6 @@ _COUNTS = (
 )
 _SUMMED = (*_COUNTS, "nano_usd")
 _MODEL_CHARACTERS = 128
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What a workspace has used, all providers together."""
-
-    tokens: int
-    nano_usd: int
 
 
 class Ledger:

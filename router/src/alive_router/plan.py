@@ -39,6 +39,19 @@ class Plan:
         """The provider that had the session's latest turn; empty when it has none."""
         return self.earlier[-1].provider_id if self.earlier else self.home
 
+    @property
+    def is_only_a_pick(self) -> bool:
+        """Whether there is nothing to be done but to lead the request, as it came, to the one who may take it."""
+        provider_id, named = self.turn.provider_id, self.settings.agent
+        return (
+            not self.is_known
+            and list(self.candidates) == [provider_id]
+            and (not self.request.session_id or self.has_session(provider_id))
+            and self.before in {"", provider_id}
+            and not self.unseen(provider_id)
+            and (provider_id == self.usual or not (named.model or named.effort))
+        )
+
     def has_session(self, provider_id: str) -> bool:
         """Whether a provider knows the turn's session."""
         return provider_id == self.home or any(turn.provider_id == provider_id for turn in self.earlier)

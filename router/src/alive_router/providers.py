@@ -68,6 +68,11 @@ class ProviderLink:
         """Return a method of AgentService whose responses stay the bytes they came as."""
         return self.channel.unary_stream(f"/alive.agent.v1.AgentService/{method}")
 
+    @property
+    def is_fine(self) -> bool:
+        """Whether the provider is connected, and has taken the latest turns."""
+        return not self.breaker.failures and self.channel.get_state() is grpc.ChannelConnectivity.READY
+
     async def connect(self) -> None:
         """Return once the provider can be reached.
 

@@ -1,21 +1,37 @@
 """Holds workspaces to what they may use in a day or a month."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from alive.agent.v1 import event_pb2, workspace_service_pb2
 from alive_kit.errors import QuotaExhausted
-from alive_router.ledger import Ledger, Spent
 
 Limits = workspace_service_pb2.UsageLimits
 
 _NANO_IN_MICRO = 1000
 
 
-class Quota:
-    """The limits of workspaces, over what the ledger has booked."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a workspace has used, all providers together."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    tokens: int
+    nano_usd: int
+
+
+class Books(Protocol):
+    """Where it is booked what workspaces use."""
+
+    async def spent(self, workspace_id: str, since: datetime) -> Spent:
+        """Return what a workspace has used since a time."""
+
+
+class Quota:
+    """The limits of workspaces, over what is booked."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
 
     async def check(self, workspace: workspace_service_pb2.Workspace) -> list[event_pb2.Notice]:
         """Return what a new turn of a workspace is to be told.
@@ -28,7 +44,7 @@ class Quota:
             return []
         now = datetime.now(UTC)
         name, start, end = period(limits, now)
-        spent = await self._ledger.spent(workspace.workspace_id, start)
+        spent = await self._books.spent(workspace.workspace_id, start)
         if used := above(spent, limits, "hard"):
             raise QuotaExhausted(workspace.workspace_id, used, name, end - now)
         if used := above(spent, limits, "soft"):

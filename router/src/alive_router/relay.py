@@ -44,7 +44,10 @@ _STATUS_DETAILS = "grpc-status-details-bin"
 
 _TRANSPORT_FAILURES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
 
-_NOT_FORWARDED = ("authorization", "cookie", "user-agent", "te", "content-type", "grpc-", "x-alive-", ":")
+_NOT_FORWARDED = (
+    *("authorization", "cookie", "user-agent", "te", "content-type", "grpc-", ":"),
+    *("x-alive-", "x-forwarded-", "x-envoy-"),
+)
 """Beginnings of metadata names that end here: a caller's identity is the router's business, and only the router may
 say what it decided."""
 

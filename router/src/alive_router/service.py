@@ -18,10 +18,14 @@ from alive_kit.settings import explain
 from alive_kit.workspaces import Workspaces
 from alive_router.agent_servicer import AgentServicer
 from alive_router.bookkeeper import Bookkeeper
+from alive_router.busy import Busy
 from alive_router.callers import Callers
 from alive_router.database import Database
+from alive_router.decisions import Decisions
+from alive_router.edge import EdgeServer
 from alive_router.handover import Handover
 from alive_router.ledger import Ledger
+from alive_router.planner import Planner
 from alive_router.policy import Policy
 from alive_router.providers import ProviderLinks
 from alive_router.quota import Quota
@@ -62,7 +66,7 @@ class RouterService:
     def __init__(self, settings: RouterSettings, database: Database) -> None:
         self._database = database
         self._links = ProviderLinks(settings.providers, settings.provider_tls)
-        self._callers = Callers(settings.callers_file)
+        self._callers = Callers(settings.callers_file, is_behind_edge=bool(settings.edge_listen))
         self._store = Store(database)
         self._ledger = Ledger(database, keep=timedelta(seconds=settings.usage_keep_seconds))
         self._turn_keep = timedelta(seconds=settings.turn_keep_seconds)
@@ -78,20 +82,38 @@ class RouterService:
                 quota=Quota(self._ledger),
             ),
         }
-        starts = Starts(
+        self._planner = Planner(
             policy=common["policy"],
-            links=self._links,
             store=self._store,
             standing=common["standing"],
+            workspaces=common["workspaces"],
+        )
+        starts = Starts(
+            planner=self._planner,
+            links=self._links,
+            store=self._store,
             relays=Relays(),
             handover=Handover(links=self._links, bytes=settings.handover_bytes),
+            busy=Busy(links=self._links),
+            is_behind_edge=bool(settings.edge_listen),
         )
         self._agents = AgentServicer(**common, starts=starts)
+        self._edge = EdgeServer(self._decisions(starts), settings.edge_listen) if settings.edge_listen else None
         self.server = Server(settings.listen, settings.tls)
         self.server.add(_AGENT, handler_of(_AGENT, self._agents, self._callers.admit))
         workspace_servicer = WorkspaceServicer(**common, ledger=self._ledger)
         self.server.add(_WORKSPACE, handler_of(_WORKSPACE, workspace_servicer, self._callers.admit))
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _decisions(self, starts: Starts) -> Decisions:
+        return Decisions(
+            planner=self._planner,
+            store=self._store,
+            links=self._links,
+            workspaces=self._planner.workspaces,
+            callers=self._callers,
+            busy=starts.busy,
+        )
 
     @classmethod
     async def create(cls, settings: RouterSettings) -> "RouterService":
@@ -111,6 +133,8 @@ class RouterService:
         if not self._callers.are_declared:
             logger.warning("OPEN: anybody on this host may call, for every workspace: set ALIVE_CALLERS_FILE")
         await self.server.start()
+        if self._edge:
+            await self._edge.start()
         await self.server.set_serving(["", _AGENT.full_name, _WORKSPACE.full_name], serving=True)
         self._tasks = [asyncio.create_task(Bookkeeper(link, self._ledger).run()) for link in self._links]
         self._tasks.append(asyncio.create_task(self._keep_forgetting(), name="forgetting"))
@@ -120,10 +144,12 @@ class RouterService:
 
         Streams that have not ended then end as lost: their turns run on, and their callers watch them elsewhere.
         """
-        self._agents.is_draining = True
+        self._planner.is_draining = True
         await self.server.set_serving(["", _AGENT.full_name], serving=False)
         await self._agents.relays.end(grace)
         await self.server.stop(END_SECONDS)
+        if self._edge:
+            await self._edge.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -10,9 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from alive.agent.v1 import workspace_service_pb2
+from alive_kit.endpoints import Endpoints, entries
 from alive_kit.settings import ListenSettings
 from alive_kit.tls import TlsFiles, is_open
-from alive_kit.validation import is_slug
 from alive_router.callers import CallersFile
 
 _FLAGS = {"": None, "true": True, "1": True, "false": False, "0": False}
@@ -24,8 +24,12 @@ class RouterSettings(ListenSettings):
     listen: str = "127.0.0.1:50051"
     """Address to serve on: ``host:port`` or ``unix:/path/router.sock``."""
 
-    providers: Annotated[Mapping[str, str], NoDecode]
+    providers: Endpoints
     """The providers as ``id=endpoint``, separated by commas, for example ``red=unix:/run/red/agent.sock``."""
+
+    edge_listen: Annotated[str, Field(pattern="^(unix:/.*)?$")] = ""
+    """Where the edge asks which provider a stream comes from, ``unix:/path``; no edge without it. With it, whoever may
+    open a unix socket of ``listen`` is the edge: whose certificate it was shown is believed."""
 
     tls_providers_ca_file: Path | None = None
     """Authorities that vouch for providers reached over TCP; the router shows them its own certificate."""
@@ -67,24 +71,17 @@ class RouterSettings(ListenSettings):
     handover_bytes: int = Field(default=200_000, ge=0)
     """How much of what other providers did in a session is handed over when it moves."""
 
-    @field_validator("providers", mode="before")
-    @classmethod
-    def _parse_providers(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return dict(_parse_provider(entry) for entry in _entries(value))
-
     @field_validator("rollout", mode="before")
     @classmethod
     def _parse_rollout(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return dict(_parse_percentage(entry) for entry in _entries(value))
+        return dict(_parse_percentage(entry) for entry in entries(value))
 
     @field_validator("disabled_providers", mode="before")
     @classmethod
     def _parse_disabled(cls, value: object) -> object:
-        return frozenset(_entries(value)) if isinstance(value, str) else value
+        return frozenset(entries(value)) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -139,10 +136,6 @@ class RouterSettings(ListenSettings):
         return self.database_url or f"sqlite+aiosqlite:///{self.state_dir}/router.db"
 
 
-def _entries(text: str) -> list[str]:
-    return [entry.strip() for entry in text.split(",") if entry.strip()]
-
-
 def _flag(provider_id: str) -> bool | None:
     """Return what ``ENABLE_<ID>_PROVIDER`` says of a provider; None when it is not set."""
     name = f"ENABLE_{re.sub('[^a-z0-9]', '_', provider_id).upper()}_PROVIDER"
@@ -157,12 +150,3 @@ def _parse_percentage(entry: str) -> tuple[str, int]:
     if not percentage.isdecimal() or int(percentage) > 100:
         raise ValueError(f"{entry!r} is not id=percentage, from 0 to 100")
     return provider_id, int(percentage)
-
-
-def _parse_provider(entry: str) -> tuple[str, str]:
-    provider_id, separator, endpoint = entry.partition("=")
-    if not separator or not endpoint:
-        raise ValueError(f"{entry!r} is not id=endpoint")
-    if not is_slug(provider_id):
-        raise ValueError(f"{provider_id!r} is not an id: lower-case letters, digits and '-'")
-    return provider_id, endpoint

@@ -1,21 +1,20 @@
 """Starts turns: at the provider that was chosen, and at the next allowed one when that cannot take it."""
 
-import uuid
+import asyncio
 from collections import deque
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
 
 from alive.agent.v1 import agent_service_pb2, event_pb2, options_pb2, resolved_pb2, session_pb2
-from alive_kit.errors import ProviderNotReady, SessionBusy, SessionNotFound, StreamLost
+from alive_kit.errors import ProviderNotReady, StreamLost
 from alive_kit.rpc import Context
 from alive_kit.servicer import RESOLVED_KEY
+from alive_router.busy import ARRIVAL_SECONDS, Busy
 from alive_router.handover import Handover
 from alive_router.plan import Plan, fit_model, notice
-from alive_router.policy import Policy
+from alive_router.planner import Planner
 from alive_router.providers import ProviderLink, ProviderLinks
-from alive_router.relay import Outgoing, Refused, Relays, ask
-from alive_router.standing import Standing
-from alive_router.store import SessionTurn, Store, TurnRow
+from alive_router.relay import Outgoing, Refused, Relays
+from alive_router.store import Store
 
 _DECLINED = "TURN_DECLINED"
 _BACK = "SHUTTING_DOWN"
@@ -48,121 +47,63 @@ class _Attempt:
 class Starts:
     """Every StartTurn of the router."""
 
-    policy: Policy
+    planner: Planner
     links: ProviderLinks
     store: Store
-    standing: Standing
     relays: Relays
     handover: Handover
-    _running: dict[tuple[str, str], TurnRow] = field(default_factory=dict)
-    """The turns of sessions whose callers are here."""
+    busy: Busy
+    is_behind_edge: bool = False
+    """Whether turns are led past this router: it cannot tell which of them their providers took."""
 
-    async def run(self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None, context: Context) -> None:
+    async def run(self, request: agent_service_pb2.StartTurnRequest, context: Context) -> None:
         """Have a turn started, or attach to the one that is known, and relay its stream.
 
         Raises:
             AgentError: the router refuses it.
             Refused: every provider that may take it does.
         """
-        plan = await self._plan(request, known, context)
-        may_be_new = not plan.is_known and not request.validate_only
-        is_new = may_be_new and await self.store.add_turn(
-            plan.turn, opens_session=plan.opens_session, is_kept=not request.ephemeral
-        )
-        if may_be_new and not is_new:  # The same call came twice at the same time; the other one was first.
-            known = await self.store.turn(plan.turn.workspace_id, plan.turn.turn_id)
-            plan = await self._plan(request, known, context)
-        key = (plan.turn.workspace_id, plan.turn.session_id)
-        if is_new:
-            self._running.setdefault(key, plan.turn)
+        plan = await self.planner.plan(request, self.planner.standing.owner(context))
+        if plan.is_known:
+            await self._attach(plan, context)
+        elif request.validate_only:
+            await self._attempt_each(plan, [], context)
+        else:
+            await self._start(plan, context)
+
+    async def _start(self, plan: Plan, context: Context) -> None:
+        """Have a new turn started."""
+        await self.busy.check(plan, context)
+        request, turn = plan.request, plan.turn
+        if not await self.store.add_turn(turn, opens_session=plan.opens_session, is_kept=not request.ephemeral):
+            # The same call came twice at the same time; the other one was first.
+            await self.run(request, context)
+            return
         attempts: list[_Attempt] = []
+        self.busy.begin(turn)
         try:
             await self._attempt_each(plan, attempts, context)
         except (ProviderNotReady, Refused):
-            if is_new and not any(attempt.has_begun for attempt in attempts):
-                await self.store.forget_turn(plan.turn, opens_session=plan.opens_session)
+            if not any(attempt.has_begun for attempt in attempts):
+                await self.store.forget_turn(turn, opens_session=plan.opens_session)
             raise
         finally:
-            if self._running.get(key) is plan.turn:
-                del self._running[key]
+            self.busy.end(turn)
 
-    # What is decided before anybody is asked.
-
-    async def _plan(self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None, context: Context) -> Plan:
-        workspace = await self.store.workspace(request.workspace_id)
-        settings, owner_id = workspace.settings, self.standing.owner(context)
-        others = () if request.validate_only else settings.failover.provider_ids
-        home = await self._home(request, known)
-        latest = await self.store.latest_turn(request.workspace_id, request.session_id) if home and not known else None
-        earlier = [latest] if latest else await self._earlier(request, known)
-        notices = [] if known else await self.standing.check_quota(workspace)
-        audience = await self.standing.audience(request.workspace_id, owner_id)
-        of_session = earlier[-1].chosen_provider_id if earlier else home
-        turn = known or TurnRow(
-            workspace_id=request.workspace_id,
-            turn_id=request.turn_id or f"turn-{uuid.uuid4()}",
-            session_id=request.session_id or f"session-{uuid.uuid4()}",
-            provider_id=self.policy.choose(
-                requested=request.provider_id,
-                of_session=of_session,
-                of_workspace=settings.provider_id,
-                audience=audience,
-            ),
-            owner_id=owner_id,
-        )
-        if not (known or request.provider_id):
-            notices.extend(audience.fallback(of_session or settings.provider_id, turn.provider_id))
-        candidates = self.policy.candidates(turn.provider_id, others, audience)
-        if latest and not (latest.knows_all and candidates == [latest.provider_id]):
-            earlier = await self._earlier(request, known)
-        plan = Plan(
-            request=request,
-            turn=turn,
-            settings=settings,
-            candidates=candidates,
-            earlier=earlier,
-            home=home,
-            usual=settings.provider_id or self.policy.default,
-            notices=notices,
-            is_known=known is not None,
-        )
-        if not plan.is_known:
-            await self._check_idle(plan, context)
-        return plan
-
-    async def _home(self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None) -> str:
-        """Return who opened the request's session; empty for a new session."""
-        if not request.session_id:
-            return ""
-        home = await self.store.provider_of_session(request.workspace_id, request.session_id)
-        if not home and not known:
-            raise SessionNotFound(request.session_id)
-        return home
-
-    async def _earlier(self, request: agent_service_pb2.StartTurnRequest, known: TurnRow | None) -> list[SessionTurn]:
-        """Return the turns of the request's session before this one; none for a new session."""
-        if not request.session_id:
-            return []
-        turns = await self.store.turns_of_session(request.workspace_id, request.session_id)
-        return list(takewhile(lambda turn: known is None or turn.turn_id != known.turn_id, turns))
-
-    async def _check_idle(self, plan: Plan, context: Context) -> None:
-        """Refuse a turn of a session that is busy elsewhere: where it goes to, the provider itself sees to it."""
-        if not plan.before or plan.before == plan.turn.provider_id:
-            return
-        key = (plan.turn.workspace_id, plan.turn.session_id)
-        if running := self._running.get(key):
-            raise SessionBusy(plan.turn.session_id, running.turn_id)
-        link = self.links[plan.before]
-        asked = session_pb2.GetSessionRequest(workspace_id=key[0], session_id=key[1])
-        try:
-            session = (await ask(link, link.stub.GetSession, asked, context)).session
-        except (ProviderNotReady, StreamLost, Refused):
-            return  # What ran there has died with it, or nothing ever did.
-        if session.state == session_pb2.SESSION_STATE_RUNNING:
-            raise SessionBusy(plan.turn.session_id, session.last_turn_id)
-
-    # One provider after the other.
+    async def _attach(self, plan: Plan, context: Context) -> None:
+        """Attach to a turn. Its id is free again when it was led past this router, and its provider refused it."""
+        for waits in (ARRIVAL_SECONDS, 0.0):
+            try:
+                await self._attempt_each(plan, [], context)
+                return
+            except Refused as refused:
+                if not (self.is_behind_edge and _reason(refused) == "TURN_NOT_FOUND"):
+                    raise
+            if plan.turn.age > ARRIVAL_SECONDS:
+                break
+            await asyncio.sleep(waits)  # It may be on its way.
+        await self.store.forget_turn(plan.turn, opens_session=False)
+        await self.run(plan.request, context)
 
     async def _attempt_each(self, plan: Plan, attempts: list[_Attempt], context: Context) -> None:
         """Ask each candidate; the last one that failed is asked for good when nobody else could be."""
@@ -196,6 +137,7 @@ class Starts:
         resolved = plan.resolved(attempt=attempt.number, failover_allowed=not attempt.is_last)
         resolved.notices.extend(said)
         is_there = plan.is_known and attempt.number == 1
+        resolved.attach_only = is_there and self.is_behind_edge
         if not is_there and not request.validate_only:
             await self._hand_over(plan, attempt, request, resolved, context)
         if attempt.number > 1:

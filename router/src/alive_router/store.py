@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +45,13 @@ class TurnRow:
     provider_id: str
     owner_id: str = ""
     """On whose behalf; empty where callers have no identity."""
+    create_time: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
+    """When it was written down."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since then."""
+        return (datetime.now(UTC) - self.create_time).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +166,7 @@ class Store:
             session_id=row.session_id,
             provider_id=row.provider_id,
             owner_id=row.owner_id,
+            create_time=row.create_time.replace(tzinfo=UTC),  # SQLite forgets that.
         )
 
     async def add_turn(self, turn: TurnRow, *, opens_session: bool, is_kept: bool = True) -> bool:
@@ -166,7 +174,7 @@ class Store:
 
         With it goes the session that it opens, and, unless nothing of it is kept, its place in its session.
         """
-        created = _now()
+        created = turn.create_time
         session = {"workspace_id": turn.workspace_id, "session_id": turn.session_id, "provider_id": turn.provider_id}
         try:
             async with self._database.writing() as connection:

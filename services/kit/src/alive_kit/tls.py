@@ -5,11 +5,19 @@ On a unix socket the permissions of its directory say who may call; nothing here
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import grpc
 from pydantic import BaseModel, ConfigDict
 
 _LOOPBACK = ("127.", "localhost:", "[::1]:")
+
+
+class Connected(Protocol):
+    """A call's connection; the context of every call tells of it."""
+
+    def auth_context(self) -> Any:
+        """Return what is known of who is at its other end."""
 
 
 class TlsFiles(BaseModel):
@@ -82,9 +90,9 @@ def is_open(address: str) -> bool:
     return not all(each.startswith(("unix:", *_LOOPBACK)) for each in address.split(","))
 
 
-def is_vouched_for(context: "grpc.aio.ServicerContext[object, object]") -> bool:
+def is_vouched_for(context: Connected) -> bool:
     """Whether a call came over mutual TLS."""
-    return context.auth_context().get("transport_security_type") == [b"ssl"]
+    return bool(context.auth_context().get("transport_security_type") == [b"ssl"])
 
 
 def is_from_router(context: "grpc.aio.ServicerContext[object, object]") -> bool:

@@ -109,6 +109,8 @@ class TurnTable:
         fingerprint = resolved.request_digest or digest(request)
         if known := self._repeated(merged, fingerprint):
             return known
+        if resolved.attach_only:
+            raise TurnNotFound(merged.turn_id)
         if self._draining:
             raise ShuttingDown
         require_ready()

@@ -26,7 +26,7 @@ from alive.agent.v1 import event_pb2 as alive_dot_agent_dot_v1_dot_event__pb2
 from alive.agent.v1 import workspace_service_pb2 as alive_dot_agent_dot_v1_dot_workspace__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61live/agent/v1/resolved.proto\x12\x0e\x61live.agent.v1\x1a\x1a\x61live/agent/v1/event.proto\x1a&alive/agent/v1/workspace_service.proto\"\xe6\x01\n\x0cResolvedTurn\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x33\n\x08settings\x18\x04 \x01(\x0b\x32!.alive.agent.v1.WorkspaceSettings\x12\'\n\x07notices\x18\x05 \x03(\x0b\x32\x16.alive.agent.v1.Notice\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x18\n\x10\x66\x61ilover_allowed\x18\x07 \x01(\x08\x12\x16\n\x0erequest_digest\x18\x08 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61live/agent/v1/resolved.proto\x12\x0e\x61live.agent.v1\x1a\x1a\x61live/agent/v1/event.proto\x1a&alive/agent/v1/workspace_service.proto\"\xfb\x01\n\x0cResolvedTurn\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08owner_id\x18\x03 \x01(\t\x12\x33\n\x08settings\x18\x04 \x01(\x0b\x32!.alive.agent.v1.WorkspaceSettings\x12\'\n\x07notices\x18\x05 \x03(\x0b\x32\x16.alive.agent.v1.Notice\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x18\n\x10\x66\x61ilover_allowed\x18\x07 \x01(\x08\x12\x16\n\x0erequest_digest\x18\x08 \x01(\x0c\x12\x13\n\x0b\x61ttach_only\x18\t \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'alive.agent.v1.resolved_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESOLVEDTURN']._serialized_start=118
-  _globals['_RESOLVEDTURN']._serialized_end=348
+  _globals['_RESOLVEDTURN']._serialized_end=369
 # @@protoc_insertion_point(module_scope)

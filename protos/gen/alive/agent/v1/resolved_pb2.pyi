@@ -38,6 +38,7 @@ class ResolvedTurn(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     FAILOVER_ALLOWED_FIELD_NUMBER: _builtins.int
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    ATTACH_ONLY_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn's id, when the request names none."""
     session_id: _builtins.str
@@ -52,6 +53,8 @@ class ResolvedTurn(_message.Message):
     """Tells the caller's request apart from another one under the same turn_id: what the router adds to it or takes from
     it makes no difference.
     """
+    attach_only: _builtins.bool
+    """True when the provider has the turn, or nobody: one that it does not have is not found, and not started."""
     @_builtins.property
     def settings(self) -> _workspace_service_pb2.WorkspaceSettings:
         """The workspace's settings; fields of the request win over them."""
@@ -71,10 +74,11 @@ class ResolvedTurn(_message.Message):
         attempt: _builtins.int = ...,
         failover_allowed: _builtins.bool = ...,
         request_digest: _builtins.bytes = ...,
+        attach_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "failover_allowed", b"failover_allowed", "notices", b"notices", "owner_id", b"owner_id", "request_digest", b"request_digest", "session_id", b"session_id", "settings", b"settings", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_only", b"attach_only", "attempt", b"attempt", "failover_allowed", b"failover_allowed", "notices", b"notices", "owner_id", b"owner_id", "request_digest", b"request_digest", "session_id", b"session_id", "settings", b"settings", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
