@@ -1,5 +1,6 @@
 """A router in front of fake providers, everything over real sockets."""
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,11 +12,16 @@ from typing import Any
 import pytest
 
 from alive.agent.v1 import workspace_service_pb2_grpc
+from alive_edge.envoy import start
+from alive_edge.settings import EdgeSettings
 from alive_kit.testing.fakes import FakeProvider
 from alive_kit.testing.harness import Caller, calling, serving
 from alive_kit.testing.postgres import NoPostgres, Postgres, running_postgres
 from alive_router.service import RouterService
 from alive_router.settings import RouterSettings
+from alive_stack.stack import free_address, listens
+
+BOUND = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +36,10 @@ class System:
     """Call the providers directly."""
     directory: Path
     router: RouterService
+    address: str
+    """Where callers reach it."""
+    has_edge: bool
+    """Whether that is the edge."""
 
 
 @pytest.fixture(scope="session")
@@ -42,19 +52,23 @@ def postgres() -> Iterator[Postgres]:
         pytest.skip(str(reason))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"], autouse=True)
+@pytest.fixture(params=["sqlite", "postgresql", "edge"], autouse=True)
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Have every router of a test keep what it knows in an empty database, of each kind; return its URL."""
-    DATABASE["url"] = ""
+    """Have every router of a test keep what it knows in an empty database, of each kind; return its URL.
+
+    And once more, on SQLite, behind the edge.
+    """
+    SURROUNDINGS.update(database_url="", has_edge=request.param == "edge")
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
-        DATABASE["url"] = server.new_database()
-    yield DATABASE["url"]
-    DATABASE["url"] = ""
+        SURROUNDINGS["database_url"] = server.new_database()
+    yield str(SURROUNDINGS["database_url"])
+    SURROUNDINGS.update(database_url="", has_edge=False)
 
 
-DATABASE = {"url": ""}
-"""Where `running` has its routers keep what they know; empty for a file in their state directory."""
+SURROUNDINGS: dict[str, Any] = {"database_url": "", "has_edge": False}
+"""Where `running` has its routers keep what they know, empty for a file in their state directory; and whether callers
+reach them by way of an edge."""
 
 
 @pytest.fixture
@@ -89,11 +103,19 @@ async def running(
             "providers": endpoints,
             "workspaces": workspaces,
         }
-        values |= {"state_dir": directory, "database_url": DATABASE["url"], **settings}
+        values |= {"state_dir": directory, "database_url": SURROUNDINGS["database_url"], **settings}
+        has_edge = bool(SURROUNDINGS["has_edge"])
+        address = str(values["listen"])
+        if has_edge:
+            values |= {"listen": f"unix:{directory}/router.sock", "edge_listen": f"unix:{directory}/authz.sock"}
         router = await RouterService.create(RouterSettings(**values))
         await router.start()
         exits.push_async_callback(router.stop, 0.0)
-        caller = await exits.enter_async_context(calling(str(values["listen"]), workspaces))
+        if has_edge:
+            address = await exits.enter_async_context(edge(address, values))
+        elif router.server.port:
+            address = f"localhost:{router.server.port}"
+        caller = await exits.enter_async_context(calling(address, workspaces))
         stub = workspace_service_pb2_grpc.WorkspaceServiceStub(caller.channel)
         yield System(
             caller=caller,
@@ -102,7 +124,29 @@ async def running(
             services=services,
             directory=directory,
             router=router,
+            address=address,
+            has_edge=has_edge,
         )
+
+
+@contextlib.asynccontextmanager
+async def edge(listen: str, values: Mapping[str, Any]) -> AsyncIterator[str]:
+    """Run the edge in front of a router with these settings; yield its address once it listens."""
+    address = free_address("localhost") if listen.endswith(":0") else f"{values['listen']}.edge"
+    own = {"listen": address, "router": values["listen"], "edge_authz": values["edge_listen"]}
+    tls = {name: value for name, value in values.items() if name.startswith("tls_")}
+    state = Path(values["listen"].removeprefix("unix:")).with_suffix(".state")
+    settings = EdgeSettings(**own, **tls, providers=values["providers"], state_dir=state)
+    settings.state_dir.mkdir()
+    envoy = await start(settings)
+    try:
+        async with asyncio.timeout(BOUND):
+            while not await listens(address):
+                await asyncio.sleep(0.01)
+        yield address
+    finally:
+        envoy.terminate()
+        await envoy.wait()
 
 
 def beside(system: System) -> "contextlib.AbstractAsyncContextManager[System]":

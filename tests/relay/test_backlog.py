@@ -23,6 +23,8 @@ class Speaker:
     """A provider that says messages as they are set, and counts."""
 
     caller: Caller
+    has_edge: bool = False
+    """Whether its streams go past the router."""
     messages: list[bytes] = field(default_factory=list)
     trailers: tuple[tuple[str, str | bytes], ...] = ()
     code: grpc.StatusCode = grpc.StatusCode.OK
@@ -70,11 +72,14 @@ async def speaker() -> AsyncIterator[Speaker]:
 @contextlib.asynccontextmanager
 async def speaking() -> AsyncIterator[tuple[Speaker, System]]:
     async with running("red", absent="speaker", default_provider="speaker") as system:
-        speaker, server = Speaker(caller=system.caller), grpc.aio.server()
+        speaker, server = Speaker(caller=system.caller, has_edge=system.has_edge), grpc.aio.server()
         handlers = dict.fromkeys(("StartTurn", "ReadItemContent"), grpc.unary_stream_rpc_method_handler(speaker.speak))
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("alive.agent.v1.AgentService", handlers)])
         server.add_insecure_port(f"unix:{system.directory}/absent.sock")
         await server.start()
+        async with asyncio.timeout(BOUND):
+            while not system.router._links["speaker"].is_fine:  # The router looks for it anew.
+                await asyncio.sleep(0.01)
         yield speaker, system
         await server.stop(0)
 
@@ -108,7 +113,7 @@ async def test_a_reader_that_stalls_stops_its_provider(speaker: Speaker) -> None
 
     assert said * len(speaker.messages[0]) < READ_AHEAD_BYTES + (12 << 20)
     assert [event.seq for response in responses for event in response.events] == list(range(1, 8_001))
-    assert len(responses) < 8_000
+    assert len(responses) < 8_000 or speaker.has_edge
     assert max(response.ByteSize() for response in responses) <= RESPONSE_BYTES
 
 

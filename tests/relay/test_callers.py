@@ -263,13 +263,14 @@ async def test_a_certificate_is_an_identity(tmp_path: Path) -> None:
     shown = TlsFiles(
         cert=certificates / "caller.pem", key=certificates / "caller.key", authorities=certificates / "router-ca.pem"
     )
-    async with running("red", listen="localhost:0", callers_file=tmp_path / "callers.toml", **tls) as system:
-        address = f"localhost:{system.router.server.port}"
-        async with grpc.aio.secure_channel(address, channel_credentials(shown)) as channel:
-            stub = agent_service_pb2_grpc.AgentServiceStub(channel)
-            mine = await collect(stub.StartTurn(request("hello")))
-            (tmp_path / "callers.toml").write_text(file().replace('"caller"', '"somebody"'))
-            nobody = await code(collect(stub.StartTurn(request("hello"))))
+    async with (
+        running("red", listen="localhost:0", callers_file=tmp_path / "callers.toml", **tls) as system,
+        grpc.aio.secure_channel(system.address, channel_credentials(shown)) as channel,
+    ):
+        stub = agent_service_pb2_grpc.AgentServiceStub(channel)
+        mine = await collect(stub.StartTurn(request("hello")))
+        (tmp_path / "callers.toml").write_text(file().replace('"caller"', '"somebody"'))
+        nobody = await code(collect(stub.StartTurn(request("hello"))))
 
     assert mine[-1].HasField("turn_completed")
     assert nobody == "UNAUTHENTICATED IDENTITY_MISSING"

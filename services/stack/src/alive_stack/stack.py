@@ -253,7 +253,7 @@ class Stack:
     async def _until_listening(self, listen: str) -> None:
         with contextlib.suppress(TimeoutError):  # Turns will tell; the log says why.
             async with asyncio.timeout(READY_SECONDS / 4):
-                while not await _listens(listen):
+                while not await listens(listen):
                     await asyncio.sleep(0.05)
 
     def _provider(self, provider: Declaration) -> Service:
@@ -355,12 +355,13 @@ def _check_free(listen: str) -> None:
         raise NotStarted(f"{listen} cannot be used ({error.strerror}): {cure}") from error
 
 
-async def _listens(listen: str) -> bool:
+async def listens(listen: str) -> bool:
+    """Whether somebody listens on ``unix:/path``, or on a port of this host."""
     try:
         if listen.startswith("unix:"):
             _, writer = await asyncio.open_unix_connection(listen.removeprefix("unix:"))
         else:
-            _, writer = await asyncio.open_connection("127.0.0.1", int(listen))
+            _, writer = await asyncio.open_connection("127.0.0.1", int(listen.rpartition(":")[2]))
     except OSError:
         return False
     writer.close()
@@ -373,9 +374,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def free_address() -> str:
+def free_address(host: str = "127.0.0.1") -> str:
     """Return an address of this host on which nothing listens."""
-    return f"127.0.0.1:{_free_port()}"
+    return f"{host}:{_free_port()}"
 
 
 def operator_environment() -> Mapping[str, str]:

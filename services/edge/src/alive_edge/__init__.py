@@ -1,0 +1,1 @@
+"""The edge: Envoy, which carries streams, and the configuration it is given."""
