@@ -7,6 +7,7 @@ from pathlib import Path
 
 MODULES = {
     "router": "alive_router",
+    "services/edge": "alive_edge",
     "services/gateway": "alive_gateway",
     "services/stack": "alive_stack",
     "services/kit": "alive_kit.testing.scripted_model",

@@ -33,12 +33,17 @@ class Containers:
 
     directory: Path
     address: str
+    """Where the router answers callers."""
+    edge_address: str
+    """Where the edge does."""
     model_port: int
     environment: dict[str, str]
 
     def compose(self, *words: str) -> str:
         """Run Compose and return what it says."""
-        files = [word for name in ("compose.yaml", "compose.scripted.yaml") for word in ("-f", name)]
+        files = [
+            word for name in ("compose.yaml", "compose.scripted.yaml", "compose.edge.yaml") for word in ("-f", name)
+        ]
         return run("docker-compose", "-p", self.project, *files, *words, cwd=self.directory, env=self.environment)
 
     @property
@@ -132,7 +137,7 @@ def containers(images: None) -> Iterator[Containers]:
         directory = Path(name)
         directory.chmod(0o711)
         prepare(directory)
-        ports = [free_address().rpartition(":")[2] for _ in range(2)]
+        ports = [free_address().rpartition(":")[2] for _ in range(3)]
         environment = {
             "PATH": os.environ["PATH"],
             "ALIVE_CERTS": f"{name}/certs",
@@ -140,10 +145,12 @@ def containers(images: None) -> Iterator[Containers]:
             "ALIVE_SANDBOX": "prefer",
             "ALIVE_PORT": ports[0],
             "ALIVE_MODEL_PORT": ports[1],
+            "ALIVE_EDGE_PORT": ports[2],
         }
         system = Containers(
             directory=directory,
             address=f"127.0.0.1:{ports[0]}",
+            edge_address=f"127.0.0.1:{ports[2]}",
             model_port=int(ports[1]),
             environment=environment,
         )

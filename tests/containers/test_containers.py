@@ -14,7 +14,7 @@ from .conftest import CHECKOUT, DOCKER, Containers, run
 START = "alive.agent.v1.AgentService/StartTurn"
 LIST = "alive.agent.v1.WorkspaceService/ListProviders"
 PROVIDERS = {"claude": 43002, "codex": 43003}
-IMAGES = ("router", "gateway", "stack", "claude", "codex")
+IMAGES = ("router", "edge", "gateway", "stack", "claude", "codex")
 
 pytestmark = pytest.mark.timeout(1800)
 each_provider = pytest.mark.parametrize("provider", PROVIDERS)
@@ -34,10 +34,11 @@ def test_a_turn_runs_in_containers(containers: Containers, provider: str) -> Non
     assert containers.inside(provider, *as_agent, "stat", "-c", "%u:%g", path).strip() == "45000:43100"
 
 
-def test_the_cookbook_works_against_it(containers: Containers) -> None:
+@pytest.mark.parametrize("where", ["address", "edge_address"])
+def test_the_cookbook_works_against_it(containers: Containers, where: str) -> None:
     """Every call, with certificates in the place of -plaintext; the page's token is nobody's."""
     for call, code in recipes():
-        answer = containers.grpcurl(*shlex.split(call.replace("127.0.0.1:50051", containers.address)))
+        answer = containers.grpcurl(*shlex.split(call.replace("127.0.0.1:50051", getattr(containers, where))))
         expected = "Unauthenticated" if "authorization: Bearer" in call else code
         assert code_of(answer) == expected, f"{call}\n{answer}"
 
@@ -69,7 +70,7 @@ def test_nobody_gets_in_without_a_certificate_of_a_caller(containers: Containers
     assert plain.stdout == b""
 
 
-@pytest.mark.parametrize("service", ["router", "gateway", "claude", "codex"])
+@pytest.mark.parametrize("service", ["router", "edge", "gateway", "claude", "codex"])
 def test_only_the_launcher_is_root(containers: Containers, service: str) -> None:
     """With three capabilities; everything else has a UID of its own and none; nothing can gain any."""
     script = (
@@ -87,10 +88,10 @@ def test_only_the_launcher_is_root(containers: Containers, service: str) -> None
         else:
             assert words[words.index("CapEff:") + 1] == "0" * 16, words
     uids = {int(words[words.index("Uid:") + 1]) for words in lines}
-    assert uids >= {{"router": 43001, "gateway": 43005, **PROVIDERS}[service]}
+    assert uids >= {{"router": 43001, "edge": 43006, "gateway": 43005, **PROVIDERS}[service]}
 
 
-@pytest.mark.parametrize("service", ["router", "gateway", "claude", "codex"])
+@pytest.mark.parametrize("service", ["router", "edge", "gateway", "claude", "codex"])
 def test_the_root_file_system_is_read_only(containers: Containers, service: str) -> None:
     """The system of an image cannot be changed while it runs."""
     assert "Read-only file system" in containers.inside(service, "touch", "/usr/x", "/opt/alive/x")

@@ -109,3 +109,10 @@ def system() -> Iterator[Running]:
     """Return the system, running."""
     with up() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def edge_system() -> Iterator[Running]:
+    """Return the system with an edge before its router, running."""
+    with up(ALIVE_EDGE="true") as running:
+        yield running

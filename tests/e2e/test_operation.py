@@ -29,8 +29,10 @@ def test_the_demo_exits_with_0() -> None:
         assert words in shown.stdout
 
 
-def test_every_line_of_the_cookbook_runs(system: Running) -> None:
-    """In its order; each ends with the code that is written below it."""
+@pytest.mark.parametrize("kind", ["system", "edge_system"])
+def test_every_line_of_the_cookbook_runs(request: pytest.FixtureRequest, kind: str) -> None:
+    """In its order, with an edge and without; each ends with the code that is written below it."""
+    system: Running = request.getfixturevalue(kind)
     calls = list(recipes())
     assert len(calls) >= 15
     for call, code in calls:

@@ -36,6 +36,17 @@ def test_every_service_has_a_uid_of_its_own_and_no_capability(system: Running) -
 
 
 @needs_root
+def test_only_the_edge_comes_by_the_routers_sockets(edge_system: Running) -> None:
+    """Under a UID of its own, without a capability; who opens those sockets is believed what it says of callers."""
+    status = Path(f"/proc/{edge_system.pid('alive_edge')}/status").read_text()
+    assert "Uid:\t43006\t43006\t43006\t43006" in status
+    assert "CapBnd:\t0000000000000000" in status
+    for name in ("router.sock", "authz.sock"):
+        socket = str(edge_system.state / "run/router" / name)
+        assert [uid for uid in (*SERVICES.values(), 43006) if as_uid(uid, "test", "-w", socket) == 0] == [43001, 43006]
+
+
+@needs_root
 def test_no_service_sees_the_others_variables(system: Running) -> None:
     """Nor anything of the operator's."""
     seen = {module: Path(f"/proc/{system.pid(module)}/environ").read_bytes() for module in SERVICES}

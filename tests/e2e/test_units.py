@@ -19,6 +19,7 @@ pytestmark = [
 
 SERVICES = {
     "alive-router": 43001,
+    "alive-edge": 43006,
     "alive-gateway": 43005,
     "alive-claude": 43002,
     "alive-codex": 43003,
@@ -40,6 +41,7 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ALIVE_ANTHROPIC_API_KEY_FILE": str(directory / "key"),
         "ALIVE_OPENAI_API_KEY_FILE": str(directory / "key"),
         "ALIVE_DEFAULT_PROVIDER": "codex",
+        "ALIVE_EDGE": "true",
     }
     command = [str(VENVS / "stack/bin/alive-stack"), "--checkout", str(CHECKOUT), "units", "--venvs", str(VENVS)]
     done = subprocess.run(

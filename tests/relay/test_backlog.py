@@ -3,63 +3,17 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
 import pytest
 
 from alive.agent.v1 import agent_service_pb2, event_pb2
-from alive_kit.testing.harness import Caller, collect, request
+from alive_kit.testing.harness import collect, request
 from alive_router.relay import READ_AHEAD_BYTES, RESPONSE_BYTES
 
-from .conftest import System, running
+from .speaker import Speaker, speaking
 
 BOUND = 20
-
-
-@dataclass(kw_only=True)
-class Speaker:
-    """A provider that says messages as they are set, and counts."""
-
-    caller: Caller
-    has_edge: bool = False
-    """Whether its streams go past the router."""
-    messages: list[bytes] = field(default_factory=list)
-    trailers: tuple[tuple[str, str | bytes], ...] = ()
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    """What the end of a stream waits for."""
-    said: int = 0
-    spoke: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever something is said."""
-    running: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once no stream runs any more."""
-
-    async def stopped(self) -> None:
-        """Return once nothing has been said for half a second."""
-        with contextlib.suppress(TimeoutError):
-            while True:
-                self.spoke.clear()
-                async with asyncio.timeout(0.5):
-                    await self.spoke.wait()
-
-    async def speak(self, _request: bytes, context: Any) -> None:
-        self.running += 1
-        try:
-            for message in self.messages:
-                await context.write(message)
-                self.said += 1
-                self.spoke.set()
-            await self.go_on.wait()
-            context.set_trailing_metadata(self.trailers)
-            if self.code is not grpc.StatusCode.OK:
-                await context.abort(self.code, "as it was said", self.trailers)
-        finally:
-            self.running -= 1
-            if not self.running:
-                self.idle.set()
 
 
 @pytest.fixture
@@ -67,21 +21,6 @@ async def speaker() -> AsyncIterator[Speaker]:
     """Return a provider ``speaker`` behind a router, and a caller of the router."""
     async with speaking() as (speaker, _):
         yield speaker
-
-
-@contextlib.asynccontextmanager
-async def speaking() -> AsyncIterator[tuple[Speaker, System]]:
-    async with running("red", absent="speaker", default_provider="speaker") as system:
-        speaker, server = Speaker(caller=system.caller, has_edge=system.has_edge), grpc.aio.server()
-        handlers = dict.fromkeys(("StartTurn", "ReadItemContent"), grpc.unary_stream_rpc_method_handler(speaker.speak))
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("alive.agent.v1.AgentService", handlers)])
-        server.add_insecure_port(f"unix:{system.directory}/absent.sock")
-        await server.start()
-        async with asyncio.timeout(BOUND):
-            while not system.router._links["speaker"].is_fine:  # The router looks for it anew.
-                await asyncio.sleep(0.01)
-        yield speaker, system
-        await server.stop(0)
 
 
 def message(seq: int, text: str = "word") -> bytes:

@@ -31,6 +31,8 @@ _REQUEST_BYTES = 17 << 20
 _CREDENTIALS = ("authorization", "cookie", "x-forwarded-client-cert", "x-forwarded-proto", _CLUSTER)
 """What no provider sees."""
 
+_NO_CALL = "Calls are POST requests: gRPC, gRPC-Web, or JSON to /alive.agent.v1.AgentService/StartTurn and the like.\n"
+
 _UNREACHED = {"response_flag_filter": {"flags": ["UF", "UC", "UH", "UR", "UO"]}}
 
 
@@ -159,9 +161,15 @@ def _routes() -> Iterator[Json]:
         }
         yield {"match": path, "route": {"cluster": ROUTER, "timeout": "0s"}}
     unasked = {"authz": {"@type": _type("ext_authz.v3.ExtAuthzPerRoute"), "disabled": True}}
+    is_call = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+    yield {
+        "match": {"prefix": "/", "headers": [is_call]},
+        "route": {"cluster": ROUTER, "timeout": "0s"},
+        "typed_per_filter_config": unasked,
+    }
     yield {
         "match": {"prefix": "/"},
-        "route": {"cluster": ROUTER, "timeout": "0s"},
+        "direct_response": {"status": 404, "body": {"inline_string": _NO_CALL}},
         "typed_per_filter_config": unasked,
     }
 

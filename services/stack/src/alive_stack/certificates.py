@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from alive_stack.declarations import ROUTER_UID
+from alive_stack.declarations import EDGE_UID, ROUTER_UID
 
 _VALID = dt.timedelta(days=365)
 _CALLERS = """\
@@ -37,7 +37,7 @@ def make_certificates(directory: Path, providers: Mapping[str, int]) -> list[Pat
     """
     directory.mkdir(parents=True, exist_ok=True)
     expires = dt.datetime.now(tz=dt.UTC) + _VALID
-    holders = {"callers": {"caller": 0}, "router": {"router": ROUTER_UID}, "providers": providers}
+    holders = {"callers": {"caller": 0}, "router": {"router": ROUTER_UID, "edge": EDGE_UID}, "providers": providers}
     written = []
     for role, names in holders.items():
         authority = trustme.CA(organization_name="Alive Agents", organization_unit_name=f"{role}, for development")

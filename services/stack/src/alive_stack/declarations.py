@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROUTER_UID = 43001
 GATEWAY_UID = 43005
+EDGE_UID = 43006
 MODEL_UID = 43009
 WORKSPACES_GID = 43100
 """Group that may use the workspaces, beside the agents of each: the services, and the product itself."""

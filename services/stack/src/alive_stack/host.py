@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from alive_stack.declarations import AGENT_UIDS, GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration
+from alive_stack.declarations import AGENT_UIDS, EDGE_UID, GATEWAY_UID, ROUTER_UID, WORKSPACES_GID, Declaration
 
 _USER, _GROUP, _OTHER, _NOBODY = 0x01, 0x04, 0x20, 0xFFFFFFFF
 _GROUP_WRITES = struct.pack("<I" + "HHI" * 3, 2, _USER, 7, _NOBODY, _GROUP, 7, _NOBODY, _OTHER, 0, _NOBODY)
@@ -48,6 +48,16 @@ class Host:
     def socket(self, name: str) -> Path:
         """Return the unix socket of a provider."""
         return self.state / "run" / name / "agent.sock"
+
+    @property
+    def router_socket(self) -> Path:
+        """The unix socket of the router, where an edge is before it."""
+        return self.state / "run" / "router" / "router.sock"
+
+    @property
+    def edge_socket(self) -> Path:
+        """The unix socket on which the router answers the edge."""
+        return self.state / "run" / "router" / "authz.sock"
 
     def authz_socket(self, name: str) -> Path:
         """Return the unix socket on which a provider answers the key gateway."""
@@ -88,6 +98,9 @@ class Host:
         self._let_group_inherit(self.workspaces)
         self._make(self.private("router"), mode=0o700, uid=ROUTER_UID, gid=ROUTER_UID)
         self._make(self.private("gateway"), mode=0o700, uid=GATEWAY_UID, gid=GATEWAY_UID)
+        self._make(self.private("edge"), mode=0o700, uid=EDGE_UID, gid=EDGE_UID)
+        # What is made in it belongs to the edge's group: whoever comes by these sockets is the edge.
+        self._make(self.router_socket.parent, mode=0o2750, uid=ROUTER_UID, gid=EDGE_UID)
         for provider in providers:
             # What is made in it belongs to the gateway's group: the gateway may ask, and nobody else.
             self._make(self.authz_socket(provider.name).parent, mode=0o2750, uid=provider.uid, gid=GATEWAY_UID)

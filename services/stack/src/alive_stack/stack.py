@@ -13,7 +13,15 @@ import grpc
 
 from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
 from alive_stack.apis import PRODUCT, PRODUCT_KEY_FILE, PRODUCT_URL, Apis
-from alive_stack.declarations import GATEWAY_UID, MODEL_UID, ROUTER_UID, WORKSPACES_GID, BoxDeclaration, Declaration
+from alive_stack.declarations import (
+    EDGE_UID,
+    GATEWAY_UID,
+    MODEL_UID,
+    ROUTER_UID,
+    WORKSPACES_GID,
+    BoxDeclaration,
+    Declaration,
+)
 from alive_stack.host import Host
 from alive_stack.keys import KeptKey, KeyRing
 from alive_stack.launchers import Launchers, missing, own_tools
@@ -91,6 +99,11 @@ class Stack:
         self.launchers = Launchers(host=self.host, venvs=self.venvs, environment=self.environment)
         self.no_boxes = missing(is_root=self.host.is_root)
 
+    @property
+    def has_edge(self) -> bool:
+        """Whether callers reach the router by way of an edge."""
+        return self.environment.get("ALIVE_EDGE", "").lower() in {"true", "1"}
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the system until the block ends.
@@ -114,6 +127,8 @@ class Stack:
                     await self._start_launcher(provider, provider.box)
                 await self.supervisor.start(self._provider(provider))
             await self.supervisor.start(self._router())
+            if self.has_edge:
+                await self.supervisor.start(self._edge())
             await self._until_ready()
             yield
 
@@ -138,6 +153,7 @@ class Stack:
             *(self.launchers.service(provider, box) for provider, box in boxed),
             *(self._provider(provider) for provider in self.providers),
             self._router(),
+            *([self._edge()] if self.has_edge else []),
         ]
 
     def _make_directories(self) -> None:
@@ -283,14 +299,19 @@ class Stack:
         return f"{tools.resolve()}/bin:{path}" if tools else path
 
     def _router(self) -> Service:
-        endpoints = [f"{provider.name}=unix:{self.host.socket(provider.name)}" for provider in self.providers]
+        listens = {"ALIVE_LISTEN": self.listen}
+        if self.has_edge:
+            listens = {
+                "ALIVE_LISTEN": f"unix:{self.host.router_socket}",
+                "ALIVE_EDGE_LISTEN": f"unix:{self.host.edge_socket}",
+            }
         environment = {
             **_COMMON,
-            "ALIVE_LISTEN": self.listen,
+            **listens,
             "ALIVE_WORKSPACES": str(self.host.workspaces),
             "ALIVE_STATE_DIR": str(self.host.private("router")),
             **self._given((*_ROUTER_SETTINGS, *(_flag(provider.name) for provider in self.providers))),
-            "ALIVE_PROVIDERS": self.environment.get("ALIVE_PROVIDERS") or ",".join(endpoints),
+            "ALIVE_PROVIDERS": self._endpoints(),
         }
         return Service(
             name="router",
@@ -300,6 +321,30 @@ class Stack:
             groups=(WORKSPACES_GID, *(provider.uid for provider in self.providers)),
             log=self.host.logs / "router.log",
         )
+
+    def _edge(self) -> Service:
+        environment = {
+            **_COMMON,
+            "ALIVE_LISTEN": self.listen,
+            "ALIVE_ROUTER": f"unix:{self.host.router_socket}",
+            "ALIVE_EDGE_AUTHZ": f"unix:{self.host.edge_socket}",
+            "ALIVE_STATE_DIR": str(self.host.private("edge")),
+            **self._given(("ALIVE_DRAIN_SECONDS", "ALIVE_EDGE_ORIGINS")),
+            "ALIVE_PROVIDERS": self._endpoints(),
+        }
+        return Service(
+            name="edge",
+            command=(str(self.venvs / "edge/bin/python"), "-m", "alive_edge"),
+            environment=environment,
+            uid=EDGE_UID,
+            groups=tuple(provider.uid for provider in self.providers),
+            log=self.host.logs / "edge.log",
+        )
+
+    def _endpoints(self) -> str:
+        """Return where the providers are, as the router and the edge read it."""
+        endpoints = [f"{provider.name}=unix:{self.host.socket(provider.name)}" for provider in self.providers]
+        return self.environment.get("ALIVE_PROVIDERS") or ",".join(endpoints)
 
     def _given(self, names: tuple[str, ...]) -> dict[str, str]:
         return {name: self.environment[name] for name in names if name in self.environment}
@@ -325,10 +370,19 @@ class Stack:
         """Wait until the router serves and no provider is still starting."""
         try:
             async with asyncio.timeout(READY_SECONDS):
-                while any(_is_starting(entry) for entry in await self.list_providers()):
+                while await self._is_starting():
                     await asyncio.sleep(0.1)
         except (TimeoutError, grpc.aio.AioRpcError) as error:
             raise NotStarted(f"not ready within {READY_SECONDS:.0f} s: see the logs in {self.host.logs}") from error
+
+    async def _is_starting(self) -> bool:
+        """Whether a provider is still starting, or the router behind its edge."""
+        try:
+            return any(_is_starting(entry) for entry in await self.list_providers())
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                return True
+            raise
 
 
 def _is_starting(entry: workspace_service_pb2.ProviderEntry) -> bool:

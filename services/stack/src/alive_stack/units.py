@@ -37,7 +37,7 @@ RestrictSUIDSGID=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 """
 
-_LIMITS = {"gateway": ("512M", 256), "router": ("512M", 256)}
+_LIMITS = {"edge": ("512M", 256), "gateway": ("512M", 256), "router": ("512M", 256)}
 _PROVIDER_LIMITS = ("1G", 512)
 _LAUNCHER_LIMITS = ("4G", 4096)
 """The agents of a provider, all together: what a memory bomb can take."""
