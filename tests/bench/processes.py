@@ -46,6 +46,18 @@ class Process:
         self._running.kill()
 
 
+class Together(Process):
+    """Several processes that do one thing."""
+
+    def __init__(self, parts: Iterable[Process]) -> None:
+        self._parts = list(parts)
+
+    @property
+    def processes(self) -> list[int]:
+        """They and their children."""
+        return [process for part in self._parts for process in part.processes]
+
+
 @contextlib.asynccontextmanager
 async def python(module: str, *words: str, socket: Path, **variables: str) -> AsyncIterator[Process]:
     """Run a module until the block ends, once it listens on a socket."""

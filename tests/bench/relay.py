@@ -44,7 +44,7 @@ async def measure(*, short: bool) -> list[Row]:
         await exits.enter_async_context(python("tests.bench.ends", f"unix:{provider}", socket=provider))
         places = {"direct": Place(caller=Caller(f"unix:{provider}"))}
         missing = {}
-        for name in ("router", "plain", "nginx", "envoy"):
+        for name in ("router", "edge", "plain", "nginx", "envoy", "authz"):
             try:
                 process = await exits.enter_async_context(getattr(between, name)(directory, provider))
                 caller = Caller(f"unix:{directory}/{name}.sock")
@@ -56,7 +56,7 @@ async def measure(*, short: bool) -> list[Row]:
         for _ in range(2 if short else 7):
             for place in random.sample(list(places.values()), len(places)):
                 await _round(place, short=short)
-        rows = _rows(places, missing)
+        rows = [*_rows(places, missing), *_edge_rows(places, missing)]
         return [*rows, await _coalesced(directory, short=short), *await _once(places, short=short)]
 
 
@@ -102,28 +102,60 @@ def _rows(places: dict[str, Place], missing: dict[str, str]) -> list[Row]:
     return rows
 
 
+def _edge_rows(places: dict[str, Place], missing: dict[str, str]) -> list[Row]:
+    """Compare the edge with what it is meant to be like."""
+    if absent_ones := [name for name in ("edge", "nginx", "authz") if name in missing]:
+        return [absent("edge", name, missing[name]) for name in absent_ones]
+    ours, direct = places["edge"].series, places["direct"].series
+    nginx, authz = places["nginx"].series, places["authz"].series
+    rows = [
+        compare(f"edge: {key}, events/s", ours[key], direct[key], "direct", goal=0.8, more_is_better=True)
+        for key in ("burst 1", "burst 64")
+    ]
+    return [
+        *rows,
+        compare("edge: CPU per event, 64 streams x 50/s, µs", ours["cpu"], nginx["cpu"], "nginx", goal=1.3),
+        against("edge: added p50 at that load, µs", _added(ours["p50"], direct["p50"]), 50, "µs"),
+        against("edge: added p99 at that load, µs", _added(ours["p99"], direct["p99"]), 150, "µs"),
+        compare(
+            "edge: added to the first event, µs",
+            _added(ours["first"], direct["first"]),
+            _added(authz["first"], direct["first"]),
+            "Envoy with a constant answer",
+            goal=1.3,
+        ),
+        compare("edge: short calls, CPU per call, µs", ours["short"], authz["short"], "Envoy with a constant answer"),
+    ]
+
+
+def _added(ours: list[float], direct: list[float]) -> list[float]:
+    return [one - other for one, other in zip(ours, direct, strict=True)]
+
+
 async def _once(places: dict[str, Place], *, short: bool) -> list[Row]:
     """Compare with the plain relay what takes long: memory, and cancellations."""
     found: dict[str, dict[str, float]] = {}
     cancelled = 300 if short else 10_000
-    for name in ("router", "plain"):  # In this order: what the plain relay loses keeps the provider busy.
+    for name in ("router", "edge", "plain"):  # In this order: what the plain relay loses keeps the provider busy.
         place = places[name]
         found[name] = {
             "idle": await _growth(place, "hold", 200 if short else 1_000),
             "stall": await _growth(place, "burst 100000", 20 if short else 50),
             "lost": await _lost(place.caller, places["direct"].caller, cancelled) / cancelled,
         }
-    ours, plain = found["router"], found["plain"]
+    ours, edge, plain = found["router"], found["edge"], found["plain"]
     return [
+        against("edge: 1,000 idle streams, MB", [edge["idle"] * 1e3], 25, "MB"),
+        against("edge: stalled reader, MB", [edge["stall"]], 0.5, "MB"),
+        _missed("edge: share of cancellations missed", edge["lost"], plain["lost"]),
         against("1,000 idle streams, MB", [ours["idle"] * 1e3], 45, "MB"),
         against("stalled reader, MB", [ours["stall"]], 2.4, "MB"),
-        _missed(ours["lost"], plain["lost"]),
+        _missed("share of cancellations missed", ours["lost"], plain["lost"]),
     ]
 
 
-def _missed(ours: float, plain: float) -> Row:
+def _missed(name: str, ours: float, plain: float) -> Row:
     """Return the row of cancellations that the provider never heard of; the ratio is our share of them."""
-    name = "share of cancellations missed"
     return Row(name=name, ours=ours, rival=plain, ratio=ours, spread=(ours, ours), rival_name="plain", goal=0.0)
 
 

@@ -180,14 +180,15 @@ def prepare(directory: Path) -> None:
     text = re.sub(r".*systempaths=unconfined\n", "", text)
     text = text.replace("seccomp:seccomp.json", f"seccomp:{CHECKOUT}/docker/seccomp.json")
     (directory / "compose.yaml").write_text(text)
-    shutil.copy(CHECKOUT / "docker/compose.scripted.yaml", directory)
+    for name in ("compose.scripted.yaml", "compose.edge.yaml"):
+        shutil.copy(CHECKOUT / "docker" / name, directory)
 
 
 def wait_until_healthy(system: Containers) -> None:
     """Return once every container with a health check is healthy and every provider is ready."""
     due = time.monotonic() + BOUND
     while True:
-        states = [inspect(system.container(name)) for name in ("router", "claude", "codex", "gateway")]
+        states = [inspect(system.container(name)) for name in ("router", "edge", "claude", "codex", "gateway")]
         providers = system.call("alive.agent.v1.WorkspaceService/ListProviders")
         if all(state["Health"]["Status"] == "healthy" for state in states) and providers.count('"usable": true') == 2:
             return
