@@ -8,11 +8,13 @@ in the event loop's own thread. What may take long, or waits for the disk, is do
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -22,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from alive_kit.database import CHECKPOINT_PAGES, keep_checkpointing
 from alive_kit.errors import StoreUnavailable
+from alive_router.statements import Rows, Statement
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +40,7 @@ _LOOK_SECONDS = 0.002
 _MIGRATING = 0x616C697665
 """PostgreSQL's lock under which one router at a time migrates."""
 
-_FAILURES = (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError, TimeoutError)
+_FAILURES = (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.OperationalError, OSError, TimeoutError)
 """What a database that is away, full, locked or going down looks like."""
 
 
@@ -85,8 +88,38 @@ class Database:
         with _answering():
             async with (self._threads if much else self._engine).begin() as connection:
                 if self._is_sqlite:
-                    await _begin(connection)
+                    await _begin(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
                 yield connection
+
+    async def read(self, statement: Statement, **parameters: Any) -> Rows:
+        """Return the rows of a statement of every turn.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with _answering():
+            if isinstance(self._engine, _InlineEngine):
+                return statement.compiled.execute(self._engine.driver, parameters)
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement.of(connection.dialect.name), parameters)).all()
+
+    async def write(self, *changes: tuple[Statement, Mapping[str, Any]]) -> bool:
+        """Execute statements of every turn as a whole; return False when a rule of the tables forbids it.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with _answering():
+            try:
+                if isinstance(self._engine, _InlineEngine):
+                    await self._engine.write(changes)
+                else:
+                    async with self._engine.begin() as connection:
+                        for statement, parameters in changes:
+                            await connection.execute(statement.of(connection.dialect.name), parameters)
+            except (sa.exc.IntegrityError, sqlite3.IntegrityError):
+                return False
+        return True
 
     async def migrate(self, revision: str = "head") -> None:
         """Bring the tables to a revision; downwards when it is ``base``.
@@ -156,8 +189,26 @@ class _InlineEngine:
     """Connections to one database; a statement that finds it locked fails at once."""
 
     def __init__(self, url: sa.URL) -> None:
+        self._kept: sa.PoolProxiedConnection | None = None
         arguments = {"timeout": 0.0, "isolation_level": None}
         self.sync_engine = sa.create_engine(url.set(drivername="sqlite"), connect_args=arguments)
+
+    @functools.cached_property
+    def driver(self) -> sqlite3.Connection:
+        """A connection for the statements of every turn."""
+        self._kept = self.sync_engine.raw_connection()
+        return cast("sqlite3.Connection", self._kept.driver_connection)
+
+    async def write(self, changes: "Iterable[tuple[Statement, Mapping[str, Any]]]") -> None:
+        """Execute statements as a whole. Nothing else happens between the first and the last."""
+        await _begin(lambda: self.driver.execute("BEGIN IMMEDIATE"))
+        try:
+            for statement, parameters in changes:
+                statement.compiled.execute(self.driver, parameters)
+        except BaseException:
+            self.driver.execute("ROLLBACK")
+            raise
+        self.driver.execute("COMMIT")
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[_InlineConnection]:
@@ -173,18 +224,22 @@ class _InlineEngine:
 
     async def dispose(self) -> None:
         """Close every connection."""
+        if self._kept:
+            self._kept.close()
         self.sync_engine.dispose()
 
 
-async def _begin(connection: Connection) -> None:
+async def _begin(begin: Callable[[], Any]) -> None:
     """Become SQLite's one writer, and let others run while somebody else is."""
     due = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            begun = begin()
+            if inspect.isawaitable(begun):
+                await begun
             return
-        except sa.exc.OperationalError as error:
-            if "locked" not in str(error.orig) or time.monotonic() > due:
+        except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+            if "locked" not in str(error) or time.monotonic() > due:
                 raise
         await asyncio.sleep(_LOOK_SECONDS)  # Nothing tells when another process has written.
 

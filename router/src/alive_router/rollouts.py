@@ -7,9 +7,12 @@ import sqlalchemy as sa
 from alive.agent.v1 import workspace_service_pb2
 from alive_router.audience import Audience, audience_of
 from alive_router.database import Database, insert_missing
+from alive_router.statements import Statement
 from alive_router.tables import ROLLOUTS
 
 Rollout = workspace_service_pb2.Rollout
+
+_ALL = Statement(lambda _: sa.select(ROLLOUTS.c.provider_id, ROLLOUTS.c.rollout))
 
 
 class Rollouts:
@@ -26,9 +29,8 @@ class Rollouts:
 
     async def all(self) -> list[Rollout]:
         """Return the rollouts, in the order of the configuration."""
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(sa.select(ROLLOUTS))).all()
-        kept = {row.provider_id: Rollout.FromString(row.rollout) for row in rows}
+        rows = await self._database.read(_ALL)
+        kept = {provider_id: Rollout.FromString(rollout) for provider_id, rollout in rows}
         found = {**self._configured, **kept}
         return [found[name] for name in self._provider_ids if name in found and name != self.default]
 

@@ -1,6 +1,5 @@
 """Keeps what the router knows: settings of workspaces, and which provider has a session or a turn."""
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,29 +9,36 @@ import sqlalchemy as sa
 
 from alive.agent.v1 import workspace_service_pb2
 from alive_router.database import Database, insert_missing
+from alive_router.statements import Statement
 from alive_router.tables import SESSION_TURNS, SESSIONS, TURNS, WORKSPACES
 
 Settings = workspace_service_pb2.WorkspaceSettings
 
-# Of every turn. Built once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
-_WORKSPACE = sa.select(WORKSPACES).where(WORKSPACES.c.workspace_id == sa.bindparam("workspace"))
-_TURN = sa.select(TURNS).where(
-    TURNS.c.workspace_id == sa.bindparam("workspace"), TURNS.c.turn_id == sa.bindparam("turn")
-)
-_SESSION = sa.select(SESSIONS.c.provider_id).where(
-    SESSIONS.c.workspace_id == sa.bindparam("workspace"), SESSIONS.c.session_id == sa.bindparam("session")
-)
-_TURNS_OF_SESSION = (
-    sa.select(SESSION_TURNS)
-    .where(
-        SESSION_TURNS.c.workspace_id == sa.bindparam("workspace"),
-        SESSION_TURNS.c.session_id == sa.bindparam("session"),
+_OF_SESSION = [SESSION_TURNS.c[name] for name in ("turn_id", "number", "told", "chosen_provider_id", "provider_id")]
+"""What a `SessionTurn` is made of."""
+
+_WORKSPACE = Statement(
+    lambda _: sa.select(WORKSPACES.c.settings, WORKSPACES.c.update_time).where(
+        WORKSPACES.c.workspace_id == sa.bindparam("workspace")
     )
-    .order_by(SESSION_TURNS.c.number, SESSION_TURNS.c.turn_id)
 )
-_LATEST_OF_SESSION = (
-    _TURNS_OF_SESSION.order_by(None).order_by(SESSION_TURNS.c.number.desc(), SESSION_TURNS.c.turn_id.desc()).limit(1)
+_TURN = Statement(
+    lambda _: sa.select(TURNS.c.session_id, TURNS.c.provider_id, TURNS.c.owner_id, TURNS.c.create_time).where(
+        TURNS.c.workspace_id == sa.bindparam("workspace"), TURNS.c.turn_id == sa.bindparam("turn")
+    )
 )
+_SESSION = Statement(
+    lambda _: sa.select(SESSIONS.c.provider_id).where(
+        SESSIONS.c.workspace_id == sa.bindparam("workspace"), SESSIONS.c.session_id == sa.bindparam("session")
+    )
+)
+_TURNS_OF_SESSION = Statement(lambda _: _turns_of_session().order_by(SESSION_TURNS.c.number, SESSION_TURNS.c.turn_id))
+_LATEST_OF_SESSION = Statement(
+    lambda _: _turns_of_session().order_by(SESSION_TURNS.c.number.desc(), SESSION_TURNS.c.turn_id.desc()).limit(1)
+)
+_TURN_COLUMNS = ("workspace_id", "turn_id", "session_id", "provider_id", "create_time", "owner_id")
+_NEW_TURN = Statement(lambda _: _new(TURNS, *_TURN_COLUMNS))
+_NEW_SESSION = Statement(lambda _: _new(SESSIONS, "workspace_id", "session_id", "provider_id", "create_time"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,7 @@ class TurnRow:
         return (datetime.now(UTC) - self.create_time).total_seconds()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SessionTurn:
     """A turn of a session, and who had it."""
 
@@ -84,11 +90,9 @@ class Store:
         """Return a workspace with its settings; empty ones when they were never set."""
         workspace = workspace_service_pb2.Workspace(workspace_id=workspace_id)
         workspace.settings.SetInParent()
-        async with self._database.reading() as connection:
-            row = (await connection.execute(_WORKSPACE, {"workspace": workspace_id})).one_or_none()
-        if row:
-            workspace.settings.ParseFromString(row.settings)
-            workspace.update_time.FromDatetime(row.update_time)
+        for settings, update_time in await self._database.read(_WORKSPACE, workspace=workspace_id):
+            workspace.settings.ParseFromString(settings)
+            workspace.update_time.FromDatetime(update_time)
         return workspace
 
     async def change_workspace(
@@ -109,22 +113,18 @@ class Store:
 
     async def provider_of_session(self, workspace_id: str, session_id: str) -> str:
         """Return the provider that a session was opened with; empty when there is no such session."""
-        async with self._database.reading() as connection:
-            found = await connection.execute(_SESSION, {"workspace": workspace_id, "session": session_id})
-            return found.scalar_one_or_none() or ""
+        found = await self._database.read(_SESSION, workspace=workspace_id, session=session_id)
+        return str(found[0][0]) if found else ""
 
     async def turns_of_session(self, workspace_id: str, session_id: str) -> list[SessionTurn]:
         """Return the turns of a session, oldest first."""
-        async with self._database.reading() as connection:
-            found = await connection.execute(_TURNS_OF_SESSION, {"workspace": workspace_id, "session": session_id})
-            return [_session_turn(row) for row in found]
+        found = await self._database.read(_TURNS_OF_SESSION, workspace=workspace_id, session=session_id)
+        return [SessionTurn(*row) for row in found]
 
     async def latest_turn(self, workspace_id: str, session_id: str) -> SessionTurn | None:
         """Return the latest turn of a session; None when it has none."""
-        async with self._database.reading() as connection:
-            found = await connection.execute(_LATEST_OF_SESSION, {"workspace": workspace_id, "session": session_id})
-            row = found.one_or_none()
-        return _session_turn(row) if row else None
+        found = await self._database.read(_LATEST_OF_SESSION, workspace=workspace_id, session=session_id)
+        return SessionTurn(*found[0]) if found else None
 
     async def shared_sessions(self, workspace_id: str) -> set[str]:
         """Return the sessions of a workspace that several providers have had turns of."""
@@ -156,37 +156,32 @@ class Store:
 
     async def turn(self, workspace_id: str, turn_id: str) -> TurnRow | None:
         """Return what is kept of a turn; None when it is not known."""
-        async with self._database.reading() as connection:
-            row = (await connection.execute(_TURN, {"workspace": workspace_id, "turn": turn_id})).one_or_none()
-        if row is None:
-            return None
-        return TurnRow(
-            workspace_id=workspace_id,
-            turn_id=turn_id,
-            session_id=row.session_id,
-            provider_id=row.provider_id,
-            owner_id=row.owner_id,
-            create_time=row.create_time.replace(tzinfo=UTC),  # SQLite forgets that.
-        )
+        for session_id, provider_id, owner_id, create_time in await self._database.read(
+            _TURN, workspace=workspace_id, turn=turn_id
+        ):
+            return TurnRow(
+                workspace_id=workspace_id,
+                turn_id=turn_id,
+                session_id=session_id,
+                provider_id=provider_id,
+                owner_id=owner_id,
+                create_time=create_time.replace(tzinfo=UTC),  # SQLite forgets that.
+            )
+        return None
 
     async def add_turn(self, turn: TurnRow, *, opens_session: bool, is_kept: bool = True) -> bool:
         """Keep which provider has a turn; return False when it is kept already.
 
         With it goes the session that it opens, and, unless nothing of it is kept, its place in its session.
         """
-        created = turn.create_time
-        session = {"workspace_id": turn.workspace_id, "session_id": turn.session_id, "provider_id": turn.provider_id}
-        try:
-            async with self._database.writing() as connection:
-                values = {"turn_id": turn.turn_id, "create_time": created, "owner_id": turn.owner_id, **session}
-                await connection.execute(sa.insert(TURNS), values)
-                if opens_session:
-                    await connection.execute(sa.insert(SESSIONS), {"create_time": created, **session})
-                if is_kept:
-                    await connection.execute(_next_turn(connection.dialect.name), _in_session(turn))
-        except sa.exc.IntegrityError:
-            return False
-        return True
+        values = {name: getattr(turn, name) for name in _TURN_COLUMNS}
+        session = {name: values[name] for name in ("workspace_id", "session_id", "provider_id", "create_time")}
+        changes = [(_NEW_TURN, values)]
+        if opens_session:
+            changes.append((_NEW_SESSION, session))
+        if is_kept:
+            changes.append((_NEXT_TURN, _in_session(turn)))
+        return await self._database.write(*changes)
 
     async def move_turn(self, turn: TurnRow, provider_id: str) -> None:
         """Keep that another provider has a turn than the one chosen for it."""
@@ -215,16 +210,6 @@ class Store:
             await connection.execute(sa.delete(TURNS).where(TURNS.c.create_time < before))
 
 
-def _session_turn(row: "sa.Row[Any]") -> SessionTurn:
-    return SessionTurn(
-        turn_id=row.turn_id,
-        number=row.number,
-        told=row.told,
-        chosen_provider_id=row.chosen_provider_id,
-        provider_id=row.provider_id,
-    )
-
-
 def _is(table: sa.Table, turn: TurnRow, name: str) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions for a turn's row in a table."""
     yield table.c.workspace_id == turn.workspace_id
@@ -237,7 +222,6 @@ def _of_session(table: sa.Table, workspace_id: str, session_id: str) -> Iterator
     yield table.c.session_id == session_id
 
 
-@functools.cache
 def _next_turn(dialect: str) -> sa.Insert:
     """Return what puts a turn behind the others of its session."""
     of_session: dict[str, sa.BindParameter[str]] = {
@@ -257,6 +241,20 @@ def _next_turn(dialect: str) -> sa.Insert:
         chosen_provider_id=provider_id,
         provider_id=provider_id,
     )
+
+
+_NEXT_TURN = Statement(_next_turn)
+
+
+def _turns_of_session() -> "sa.Select[Any]":
+    return sa.select(*_OF_SESSION).where(
+        SESSION_TURNS.c.workspace_id == sa.bindparam("workspace"),
+        SESSION_TURNS.c.session_id == sa.bindparam("session"),
+    )
+
+
+def _new(table: sa.Table, *names: str) -> sa.Insert:
+    return sa.insert(table).values({name: sa.bindparam(name, type_=table.c[name].type) for name in names})
 
 
 def _in_session(turn: TurnRow) -> dict[str, str]:

@@ -5,6 +5,9 @@ its directory does. The vendor's files of a workspace (its home) lie under the s
 workspace.
 """
 
+import functools
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +49,15 @@ class Workspaces:
         Raises:
             WorkspaceNotFound: it has no directory, or its directory is a link that leads elsewhere.
         """
-        path = self._root / workspace_id
         try:
-            exists = is_slug(workspace_id) and not path.is_symlink() and path.is_dir()
-        except OSError:  # Nobody told the service's UID about it.
-            exists = False
-        if not exists:
+            is_one = is_slug(workspace_id) and stat.S_ISDIR(os.lstat(f"{self._root}/{workspace_id}").st_mode)
+        except OSError:  # There is none, or nobody told the service's UID about it.
+            is_one = False
+        if not is_one:
             raise WorkspaceNotFound(workspace_id)
-        return Workspace(workspace_id=workspace_id, path=path.resolve(), home=self._homes / workspace_id)
+        path = self._real_root / workspace_id
+        return Workspace(workspace_id=workspace_id, path=path, home=self._homes / workspace_id)
+
+    @functools.cached_property
+    def _real_root(self) -> Path:
+        return self._root.resolve()
