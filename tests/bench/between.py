@@ -1,4 +1,7 @@
-"""What may stand between a caller and a provider: our router, and its rivals. Each listens on a socket of its own."""
+"""What may stand between a caller and a provider: our router, and its rivals.
+
+Each listens on a unix socket of its own, and for those who are measured on a port, as callers reach them.
+"""
 
 import contextlib
 import json
@@ -7,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .processes import Process, Together, program, python
+
+TCP = "127.0.0.1:0"
+"""A port that nobody is told."""
 
 _NGINX = """
 daemon off; user root; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;
@@ -18,6 +24,7 @@ http {{
     upstream provider {{ server unix:{provider}; keepalive 128; }}
     server {{
         listen unix:{listen};
+        listen {tcp};
         location / {{ grpc_pass grpc://provider; grpc_read_timeout 1h; grpc_send_timeout 1h; }}
     }}
 }}
@@ -25,10 +32,10 @@ http {{
 
 
 @contextlib.asynccontextmanager
-async def router(directory: Path, provider: Path) -> AsyncIterator[Process]:
+async def router(directory: Path, provider: Path, tcp: str = TCP) -> AsyncIterator[Process]:
     """Run our router."""
     variables = {
-        "ALIVE_LISTEN": f"unix:{directory}/router.sock",
+        "ALIVE_LISTEN": f"unix:{directory}/router.sock,{tcp}",
         "ALIVE_PROVIDERS": f"bench=unix:{provider}",
         "ALIVE_WORKSPACES": str(directory / "workspaces"),
         "ALIVE_STATE_DIR": str(directory),
@@ -39,7 +46,7 @@ async def router(directory: Path, provider: Path) -> AsyncIterator[Process]:
 
 
 @contextlib.asynccontextmanager
-async def edge(directory: Path, provider: Path) -> AsyncIterator[Process]:
+async def edge(directory: Path, provider: Path, tcp: str = TCP) -> AsyncIterator[Process]:
     """Run our edge, and the router that decides for it; both are what it costs."""
     home = directory / "behind"
     variables = {
@@ -51,7 +58,7 @@ async def edge(directory: Path, provider: Path) -> AsyncIterator[Process]:
     }
     (home / "workspaces" / "demo").mkdir(parents=True)
     own = {
-        "ALIVE_LISTEN": f"unix:{directory}/edge.sock",
+        "ALIVE_LISTEN": f"unix:{directory}/edge.sock,{tcp}",
         "ALIVE_ROUTER": variables["ALIVE_LISTEN"],
         "ALIVE_EDGE_AUTHZ": variables["ALIVE_EDGE_LISTEN"],
         "ALIVE_PROVIDERS": variables["ALIVE_PROVIDERS"],
@@ -65,31 +72,33 @@ async def edge(directory: Path, provider: Path) -> AsyncIterator[Process]:
 
 
 @contextlib.asynccontextmanager
-async def authz(directory: Path, provider: Path) -> AsyncIterator[Process]:
+async def authz(directory: Path, provider: Path, tcp: str = TCP) -> AsyncIterator[Process]:
     """Run Envoy with an answerer that has nothing to decide."""
     answers = directory / "constant.sock"
     async with (
         python("tests.bench.constant_authz", str(answers), socket=answers) as answerer,
-        _running_envoy(directory, "authz", _envoy(f"{directory}/authz.sock", str(provider), str(answers))) as envoy,
+        _running_envoy(
+            directory, "authz", _envoy(f"{directory}/authz.sock", tcp, str(provider), str(answers))
+        ) as envoy,
     ):
         yield Together([envoy, answerer])
 
 
 @contextlib.asynccontextmanager
-async def plain(directory: Path, provider: Path) -> AsyncIterator[Process]:
+async def plain(directory: Path, provider: Path, tcp: str = TCP) -> AsyncIterator[Process]:
     """Run the plain relay on grpc.aio."""
     listen = directory / "plain.sock"
     module = "tests.bench.plain_relay"
-    async with python(module, f"unix:{listen}", f"unix:{provider}", socket=listen) as process:
+    async with python(module, f"unix:{listen},{tcp}", f"unix:{provider}", socket=listen) as process:
         yield process
 
 
 @contextlib.asynccontextmanager
-async def nginx(directory: Path, provider: Path) -> AsyncIterator[Process]:
+async def nginx(directory: Path, provider: Path, tcp: str = TCP) -> AsyncIterator[Process]:
     """Run nginx with ``grpc_pass``."""
     listen = directory / "nginx.sock"
     configuration = directory / "nginx.conf"
-    configuration.write_text(_NGINX.format(directory=directory, provider=provider, listen=listen))
+    configuration.write_text(_NGINX.format(directory=directory, provider=provider, listen=listen, tcp=tcp))
     async with program(_nginx(), "-c", str(configuration), "-p", str(directory), socket=listen) as process:
         yield process
 
@@ -104,9 +113,9 @@ def _nginx() -> str:
 
 
 @contextlib.asynccontextmanager
-async def envoy(directory: Path, provider: Path) -> AsyncIterator[Process]:
+async def envoy(directory: Path, provider: Path, tcp: str = TCP) -> AsyncIterator[Process]:
     """Run Envoy."""
-    async with _running_envoy(directory, "envoy", _envoy(f"{directory}/envoy.sock", str(provider))) as process:
+    async with _running_envoy(directory, "envoy", _envoy(f"{directory}/envoy.sock", tcp, str(provider))) as process:
         yield process
 
 
@@ -121,7 +130,7 @@ async def _running_envoy(directory: Path, name: str, content: dict[str, Any]) ->
         yield process
 
 
-def _envoy(listen: str, provider: str, authz: str = "") -> dict[str, Any]:
+def _envoy(listen: str, tcp: str, provider: str, authz: str = "") -> dict[str, Any]:
     route = {"match": {"prefix": "/"}, "route": {"cluster": "provider", "timeout": "0s"}}
     manager = {
         "@type": _type("filters.network.http_connection_manager.v3.HttpConnectionManager"),
@@ -145,10 +154,11 @@ def _envoy(listen: str, provider: str, authz: str = "") -> dict[str, Any]:
         "static_resources": {
             "listeners": [
                 {
-                    "name": "bench",
-                    "address": {"pipe": {"path": listen}},
+                    "name": name,
+                    "address": address,
                     "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
                 }
+                for name, address in (("socket", {"pipe": {"path": listen}}), ("tcp", _tcp(tcp)))
             ],
             "clusters": [_cluster(provider), *([answerer] if authz else [])],
         }
@@ -168,6 +178,11 @@ def _asking() -> dict[str, Any]:
         "with_request_body": {"max_request_bytes": 8 << 20},
     }
     return {"name": "authz", "typed_config": asking}
+
+
+def _tcp(address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
 def _cluster(provider: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ async def serve(listen: str) -> None:
 
     async def answer(request: web.Request) -> web.Response:
         await request.read()
-        return web.Response(headers={"x-alive-cluster": "provider"})
+        return web.Response(headers={"x-alive-cluster": "provider-bench"})
 
     app = web.Application(client_max_size=16 << 20)
     app.router.add_route("*", "/{path:.*}", answer)

@@ -1,4 +1,4 @@
-"""The two ends of a stream, so that what is between them can be measured: ``python -m tests.bench.ends SOCKET``.
+"""The two ends of a stream, so that what is between them can be measured: ``python -m tests.bench.ends ADDRESS``.
 
 The provider's end streams what the prompt asks for, one event in each message, serialized beforehand: it is not what
 is measured. Prompts: ``burst EVENTS``, ``paced SECONDS EVENTS_PER_SECOND``, ``hold``.
@@ -76,7 +76,8 @@ async def serve(address: str) -> None:
         ("bench.Ends", {"Running": running}),
     ):
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, methods)])
-    server.add_insecure_port(address)
+    for each in address.split(","):
+        server.add_insecure_port(each)
     await server.start()
     await until_ended()
 

@@ -26,7 +26,8 @@ async def serve(listen: str, provider: str) -> None:
     server = grpc.aio.server(options=OPTIONS)
     handlers = {"StartTurn": grpc.unary_stream_rpc_method_handler(relay)}
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("alive.agent.v1.AgentService", handlers)])
-    server.add_insecure_port(listen)
+    for address in listen.split(","):
+        server.add_insecure_port(address)
     await server.start()
     await until_ended()
 

@@ -12,6 +12,8 @@ from statistics import median
 
 import grpc
 
+from alive_stack.stack import free_address
+
 from . import between
 from .ends import Caller
 from .processes import Process, python
@@ -41,13 +43,15 @@ async def measure(*, short: bool) -> list[Row]:
     async with contextlib.AsyncExitStack() as exits:
         directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="alive-")))
         provider = directory / "provider.sock"
-        await exits.enter_async_context(python("tests.bench.ends", f"unix:{provider}", socket=provider))
-        places = {"direct": Place(caller=Caller(f"unix:{provider}"))}
+        tcp = free_address()
+        await exits.enter_async_context(python("tests.bench.ends", f"unix:{provider},{tcp}", socket=provider))
+        places = {"direct": Place(caller=Caller(tcp))}
         missing = {}
         for name in ("router", "edge", "plain", "nginx", "envoy", "authz"):
             try:
-                process = await exits.enter_async_context(getattr(between, name)(directory, provider))
-                caller = Caller(f"unix:{directory}/{name}.sock")
+                tcp = free_address()
+                process = await exits.enter_async_context(getattr(between, name)(directory, provider, tcp))
+                caller = Caller(tcp)
                 exits.push_async_callback(caller.close)
                 await caller.first()
                 places[name] = Place(caller=caller, process=process)

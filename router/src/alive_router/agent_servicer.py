@@ -56,7 +56,7 @@ class AgentServicer:
     async def WatchTurn(self, request: agent_service_pb2.WatchTurnRequest, context: Context) -> None:
         """Relay a turn from the provider that has it."""
         check_ids(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         candidates = await self._having(request.workspace_id, request.turn_id)
         if not candidates:
             raise TurnNotFound(request.turn_id)
@@ -80,7 +80,7 @@ class AgentServicer:
     ) -> agent_service_pb2.InterruptTurnResponse:
         """Stop a turn at the provider that has it; at every provider when the turn is not known yet."""
         check_ids(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         self._standing.check_owner(context, await self._store.turn(request.workspace_id, request.turn_id))
         links = await self._having(request.workspace_id, request.turn_id)
         answer = await self._interrupt(links, request, context)
@@ -122,7 +122,7 @@ class AgentServicer:
     ) -> session_pb2.ListSessionsResponse:
         """List the sessions of all providers: all of it, or UNAVAILABLE with the provider that cannot be asked."""
         check_page(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         return await self._conversations.page(request, context)
 
     @passing_on
@@ -131,7 +131,7 @@ class AgentServicer:
     ) -> session_pb2.GetSessionResponse:
         """Describe a session."""
         check_ids(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         session = await self._conversations.get(request, context)
         return session_pb2.GetSessionResponse(session=session)
 
@@ -141,7 +141,7 @@ class AgentServicer:
     ) -> session_pb2.ForkSessionResponse:
         """Fork a session."""
         check_ids(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         session = await self._conversations.fork(request.workspace_id, request.session_id, context)
         return session_pb2.ForkSessionResponse(session=session)
 
@@ -151,7 +151,7 @@ class AgentServicer:
     ) -> session_pb2.DeleteSessionResponse:
         """Delete a session; nothing when there is none."""
         check_ids(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         await self._conversations.delete(request.workspace_id, request.session_id, context)
         return session_pb2.DeleteSessionResponse()
 
@@ -159,7 +159,7 @@ class AgentServicer:
     async def ListItems(self, request: session_pb2.ListItemsRequest, context: Context) -> session_pb2.ListItemsResponse:
         """List a session's items."""
         check_page(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         return await self._conversations.items(request, context)
 
     async def GetProviderInfo(
@@ -169,7 +169,7 @@ class AgentServicer:
         check_provider_id(request.provider_id)
         of_workspace, audience = "", EVERYBODY
         if request.workspace_id:
-            self._workspaces.find(request.workspace_id)
+            self._workspaces.check(request.workspace_id)
             of_workspace = (await self._store.workspace(request.workspace_id)).settings.provider_id
             audience = await self._standing.audience(request.workspace_id, self._standing.owner(context))
         if request.provider_id:  # It may be looked at, whoever may use it.
@@ -180,7 +180,7 @@ class AgentServicer:
     async def _with_turn(self, request: _OfTurn, context: Context, *, is_for_owner: bool = False) -> ProviderLink:
         """Return the provider that has a turn; where it is for its owner only, to nobody else."""
         check_ids(agent_service_pb2.WatchTurnRequest(workspace_id=request.workspace_id, turn_id=request.turn_id))
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         known = await self._store.turn(request.workspace_id, request.turn_id)
         if known is None:
             raise TurnNotFound(request.turn_id)

@@ -75,7 +75,7 @@ class Decisions:
 
     async def _of_turn(self, request: _OfTurn) -> Led | None:
         check_ids(agent_service_pb2.WatchTurnRequest(workspace_id=request.workspace_id, turn_id=request.turn_id))
-        self.workspaces.find(request.workspace_id)
+        self.workspaces.check(request.workspace_id)
         known = await self.store.turn(request.workspace_id, request.turn_id)
         if known is None or not self.links[known.provider_id].is_fine:
             return None

@@ -20,7 +20,6 @@ CLUSTER_HEADER = "x-alive-cluster"
 LOST_HEADER = "x-alive-lost-bin"
 ROUTER_CLUSTER = "router"
 
-_BODY_BYTES = 18 << 20
 _PREFIX = struct.Struct(">BI")
 """What precedes a gRPC message: whether it is compressed, and its length."""
 
@@ -50,9 +49,7 @@ class EdgeServer:
     def __init__(self, decisions: Decisions, listen: str) -> None:
         self._decisions = decisions
         self._path = Path(listen.removeprefix("unix:"))
-        app = web.Application(client_max_size=_BODY_BYTES)
-        app.router.add_post("/alive.agent.v1.AgentService/{method:StartTurn|WatchTurn|ReadItemContent}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.ServerRunner(web.Server(self._answer, access_log=None))
 
     async def start(self) -> None:
         """Serve those whom the socket's directory lets in."""
@@ -68,12 +65,12 @@ class EdgeServer:
         """Stop serving."""
         await self._runner.cleanup()
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        message = _message(await request.read())
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        message = _message(await request.content.read())
         led = None
         if message is not None:
             shown = _Asked([(name.lower(), value) for name, value in request.headers.items()])
-            led = await self._decisions.of(request.match_info["method"], message, shown)
+            led = await self._decisions.of(request.path.rpartition("/")[2], message, shown)
         return web.Response(headers=_headers(led) if led else {CLUSTER_HEADER: ROUTER_CLUSTER})
 
 

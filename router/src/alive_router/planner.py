@@ -73,7 +73,7 @@ class Planner:
     async def _known(self, request: agent_service_pb2.StartTurnRequest) -> TurnRow | None:
         """Return the turn if the call was made before."""
         check_start_turn(request)
-        self.workspaces.find(request.workspace_id)
+        self.workspaces.check(request.workspace_id)
         known = await self.store.turn(request.workspace_id, request.turn_id) if request.turn_id else None
         if self.is_draining and known is None:
             raise ShuttingDown

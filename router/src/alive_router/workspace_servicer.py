@@ -49,7 +49,7 @@ class WorkspaceServicer:
     ) -> workspace_service_pb2.GetWorkspaceResponse:
         """Return a workspace with its settings."""
         check_ids(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         workspace = await self._store.workspace(request.workspace_id)
         return workspace_service_pb2.GetWorkspaceResponse(workspace=workspace)
 
@@ -58,7 +58,7 @@ class WorkspaceServicer:
     ) -> workspace_service_pb2.UpdateWorkspaceResponse:
         """Change a workspace's settings, all that are asked for or none."""
         check_update_workspace(request)
-        self._workspaces.find(request.workspace_id)
+        self._workspaces.check(request.workspace_id)
         audience = await self._standing.audience(request.workspace_id, self._standing.owner(context))
         if request.settings.provider_id:
             self._policy.check(request.settings.provider_id, name="settings.provider_id", audience=audience)
@@ -81,7 +81,7 @@ class WorkspaceServicer:
         """List the configured providers with their readiness, and for a workspace whether it may use them."""
         audience = EVERYBODY
         if request.workspace_id:
-            self._workspaces.find(request.workspace_id)
+            self._workspaces.check(request.workspace_id)
             audience = await self._standing.audience(request.workspace_id, self._standing.owner(context))
         entries = await asyncio.gather(*(self._entry(provider_id, audience) for provider_id in self._policy.endpoints))
         return workspace_service_pb2.ListProvidersResponse(providers=entries)
@@ -92,7 +92,7 @@ class WorkspaceServicer:
         """Sum up what was used, in one workspace or in all that are the caller's."""
         check_get_usage(request)
         if request.workspace_id:
-            self._workspaces.find(request.workspace_id)
+            self._workspaces.check(request.workspace_id)
         rows = await self._ledger.rows(*conditions(request, self._standing.callers.identify(context).workspaces))
         if len(rows) > MOST_ROWS:
             raise InvalidField({"start_time": f"there are more than {MOST_ROWS} rows since then: ask for less"})

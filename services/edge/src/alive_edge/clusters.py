@@ -22,6 +22,9 @@ _CONNECTION_BYTES = (1 << 31) - 1
 _STREAMS = 100_000
 """How many streams may run at once. Envoy's own limit, 1024, is meant for what comes from the world."""
 
+_AUTHZ_CONNECTIONS = 32
+"""How many questions are with the router at once: a thousand calls at the same moment would find its socket full."""
+
 HTTP2: Json = {
     "max_concurrent_streams": _STREAMS,
     "initial_stream_window_size": WINDOW_BYTES,
@@ -39,7 +42,9 @@ def provider_cluster(provider_id: str) -> str:
 def clusters(settings: EdgeSettings, tls: Tls) -> list[Json]:
     """Return everything that is behind the edge."""
     providers = [_provider(name, endpoint, tls) for name, endpoint in settings.providers.items()]
-    return [_cluster(AUTHZ, settings.edge_authz), _grpc(ROUTER, settings.router), *providers]
+    authz = _cluster(AUTHZ, settings.edge_authz)
+    authz["circuit_breakers"]["thresholds"][0]["max_connections"] = _AUTHZ_CONNECTIONS
+    return [authz, _grpc(ROUTER, settings.router), *providers]
 
 
 def _provider(provider_id: str, endpoint: str, tls: Tls) -> Json:

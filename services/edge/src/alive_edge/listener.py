@@ -23,7 +23,7 @@ _CLUSTER = "x-alive-cluster"
 _LOST = "x-alive-lost-bin"
 """Where it says how the call ends when that cluster cannot be reached: `grpc-status-details-bin`."""
 
-_STREAMS = ("StartTurn", "WatchTurn", "ReadItemContent")
+_STREAMS = [f"/alive.agent.v1.AgentService/{name}" for name in ("StartTurn", "WatchTurn", "ReadItemContent")]
 
 _REQUEST_BYTES = 17 << 20
 """How large a request may be: larger than what the router takes, so that the router is who refuses it."""
@@ -32,6 +32,9 @@ _CREDENTIALS = ("authorization", "cookie", "x-forwarded-client-cert", "x-forward
 """What no provider sees."""
 
 _NO_CALL = "Calls are POST requests: gRPC, gRPC-Web, or JSON to /alive.agent.v1.AgentService/StartTurn and the like.\n"
+
+_WANTED = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
+"""Of a filter that a route wants."""
 
 _UNREACHED = {"response_flag_filter": {"flags": ["UF", "UC", "UH", "UR", "UO"]}}
 
@@ -92,8 +95,9 @@ def _filters(settings: EdgeSettings) -> Iterator[Json]:
     )
     if settings.edge_origins:
         yield _filter("envoy.filters.http.cors", "cors.v3.Cors")
-    yield _filter("grpc_web", "grpc_web.v3.GrpcWeb")
-    yield _json()
+    # Where a route wants them: a stream that is gRPC already does not pass them.
+    yield {**_filter("grpc_web", "grpc_web.v3.GrpcWeb"), "disabled": True}
+    yield {**_json(), "disabled": True}
     yield _ask()
     yield _filter("router", "router.v3.Router", suppress_envoy_headers=True)
 
@@ -115,7 +119,7 @@ def _json() -> Json:
 def _ask() -> Json:
     """Ask the router; when it does not answer, a call cannot be made."""
     service = {
-        "server_uri": {"uri": "http://authz", "cluster": AUTHZ, "timeout": "5s"},
+        "server_uri": {"uri": "http://authz", "cluster": AUTHZ, "timeout": "15s"},
         "authorization_response": {
             "allowed_upstream_headers": {"patterns": [{"exact": _CLUSTER}, {"exact": "x-alive-resolved-bin"}]},
             "dynamic_metadata_from_headers": {"patterns": [{"exact": _LOST}]},
@@ -150,28 +154,32 @@ def _host(settings: EdgeSettings) -> Json:
 
 
 def _routes() -> Iterator[Json]:
-    """Yield where calls lead. A turn's stream has the first route until the router has answered, and then another."""
-    for name in _STREAMS:
-        path = {"path": f"/alive.agent.v1.AgentService/{name}"}
-        chosen = {"name": _CLUSTER, "string_match": {"prefix": "provider-"}}
+    """Yield where calls lead. A turn's stream has another route once the router has answered, and what was JSON too."""
+    for path in _STREAMS:
         yield {
-            "match": {**path, "headers": [chosen]},
+            "match": {"path": path, "headers": [{"name": _CLUSTER, "string_match": {"prefix": "provider-"}}]},
             "route": {"cluster_header": _CLUSTER, "timeout": "0s"},
             "request_headers_to_remove": list(_CREDENTIALS),
         }
-        yield {"match": path, "route": {"cluster": ROUTER, "timeout": "0s"}}
-    unasked = {"authz": {"@type": _type("ext_authz.v3.ExtAuthzPerRoute"), "disabled": True}}
-    is_call = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
-    yield {
-        "match": {"prefix": "/", "headers": [is_call]},
-        "route": {"cluster": ROUTER, "timeout": "0s"},
-        "typed_per_filter_config": unasked,
-    }
-    yield {
-        "match": {"prefix": "/"},
-        "direct_response": {"status": 404, "body": {"inline_string": _NO_CALL}},
-        "typed_per_filter_config": unasked,
-    }
+    to_router = {"route": {"cluster": ROUTER, "timeout": "0s"}}
+    no_call = {"direct_response": {"status": 404, "body": {"inline_string": _NO_CALL}}}
+    for kind, filters in (("application/grpc-web", ("grpc_web",)), ("application/grpc", ()), ("", ("json",))):
+        is_it = {"headers": [{"name": "content-type", "string_match": {"prefix": kind}}]} if kind else {}
+        wanted = dict.fromkeys(filters, _WANTED)
+        for path in _STREAMS:
+            yield {"match": {"path": path, **is_it}, **to_router, "typed_per_filter_config": wanted}
+        yield {
+            "match": {"prefix": "/", **is_it},
+            **(to_router if kind else no_call),
+            "typed_per_filter_config": {**wanted, "authz": _UNASKED},
+        }
+
+
+_UNASKED = {
+    "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+    "disabled": True,
+}
+"""Of what the router is not asked about: it is led to itself."""
 
 
 def _too_large() -> Json:

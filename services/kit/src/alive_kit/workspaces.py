@@ -49,14 +49,22 @@ class Workspaces:
         Raises:
             WorkspaceNotFound: it has no directory, or its directory is a link that leads elsewhere.
         """
+        self.check(workspace_id)
+        path = self._real_root / workspace_id
+        return Workspace(workspace_id=workspace_id, path=path, home=self._homes / workspace_id)
+
+    def check(self, workspace_id: str) -> None:
+        """Refuse a workspace that does not exist.
+
+        Raises:
+            WorkspaceNotFound: it has no directory, or its directory is a link that leads elsewhere.
+        """
         try:
             is_one = is_slug(workspace_id) and stat.S_ISDIR(os.lstat(f"{self._root}/{workspace_id}").st_mode)
         except OSError:  # There is none, or nobody told the service's UID about it.
             is_one = False
         if not is_one:
             raise WorkspaceNotFound(workspace_id)
-        path = self._real_root / workspace_id
-        return Workspace(workspace_id=workspace_id, path=path, home=self._homes / workspace_id)
 
     @functools.cached_property
     def _real_root(self) -> Path:
