@@ -1,12 +1,11 @@
 """What a provider's service does with events before they are on their way: keeping them, and sharing its loop."""
 
 import asyncio
-import contextlib
 import tempfile
 from pathlib import Path
 
 from .ends import Caller
-from .processes import Process
+from .processes import Process, python
 from .relay import provider
 from .row import Row, compare
 
@@ -15,12 +14,11 @@ async def measure(*, short: bool) -> list[Row]:
     """Measure both."""
     with tempfile.TemporaryDirectory(prefix="alive-") as directory:
         async with provider(Path(directory)) as (socket, process):
-            caller, flooder = Caller(f"unix:{socket}"), Caller(f"unix:{socket}")
+            caller = Caller(f"unix:{socket}")
             try:
-                return [await _kept(caller, process, short=short), await _neighbour(caller, flooder, short=short)]
+                return [await _kept(caller, process, short=short), await _neighbour(caller, socket, short=short)]
             finally:
                 await caller.close()
-                await flooder.close()
 
 
 async def _kept(caller: Caller, process: Process, *, short: bool) -> Row:
@@ -34,16 +32,14 @@ async def _kept(caller: Caller, process: Process, *, short: bool) -> Row:
     return compare("stored before shown, CPU per event, µs", kept, ephemeral, "an ephemeral turn", goal=1.1)
 
 
-async def _neighbour(caller: Caller, flooder: Caller, *, short: bool) -> Row:
+async def _neighbour(caller: Caller, provider: Path, *, short: bool) -> Row:
     """Compare a paced turn beside a flooding one with the same turn alone."""
     prompt, beside, alone = f"paced {1 if short else 4} 200", [], []
-    for _ in range(2 if short else 5):
+    for number in range(3 if short else 7):
         alone.append(_p99(await caller.latencies(prompt)))
-        flood = asyncio.create_task(flooder.flood(10_000_000))
-        beside.append(_p99(await caller.latencies(prompt)))
-        flood.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await flood
+        ready = provider.with_name(f"flooder-{number}.sock")
+        async with python("tests.bench.flooder", f"unix:{provider}", str(ready), socket=ready):
+            beside.append(_p99(await caller.latencies(prompt)))
         await asyncio.sleep(0.5)
     return compare("p99 beside a flooding turn, µs", beside, alone, "alone", goal=3.0)
 

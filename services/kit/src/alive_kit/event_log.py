@@ -5,8 +5,9 @@ carries on the wire: responses hold one repeated field, so that serialized event
 response. A log that outgrows its capacity forgets its oldest events; a reader that still needed them ends with
 `ReaderTooSlow`.
 
-An event is shown once it is kept. One that comes alone is kept at once; what comes in a flood, together at the end of
-each tick of the event loop. What cannot be kept never was: the log goes on behind what was shown.
+An event is shown once it is kept. One that comes alone is kept at once; those behind it, together at the end of each
+tick of the event loop; and where that goes on, every few milliseconds. What cannot be kept never was: the log goes on
+behind what was shown.
 """
 
 import asyncio
@@ -24,6 +25,12 @@ CAPACITY = 64 << 20
 
 RESPONSE_BYTES = 1 << 20
 """Where a response stops taking more events."""
+
+FLOOD_TICKS = 4
+"""After how many ticks in a row that all had events a log is in flood."""
+
+FLOOD_SECONDS = 0.005
+"""How often the events of a flood are kept: to write takes as long for a hundred events as for ten."""
 
 
 class EventLog:
@@ -46,6 +53,10 @@ class EventLog:
         self._shown_seq = last_seq
         self._closed = False
         self._is_due = False
+        self._ticks = 0
+        """How many in a row had events."""
+        self._ticked_seq = last_seq
+        """The newest event at the last tick."""
         self._refusal: AgentError | None = None
         self._grown = asyncio.Event()
 
@@ -96,11 +107,18 @@ class EventLog:
             asyncio.get_running_loop().call_soon(self._tick)
 
     def _tick(self) -> None:
-        """Keep what was appended during a tick of the loop; while there is something every time, go on."""
-        self._is_due = self._shown_seq < self._last_seq
-        if self._is_due:
-            self.settle()
-            asyncio.get_running_loop().call_soon(self._tick)
+        """Keep what was appended since the last tick; while there is something every time, go on."""
+        self._is_due = self._ticked_seq < self._last_seq
+        self._ticks = self._ticks + 1 if self._is_due else 0
+        if not self._is_due:
+            return
+        self._ticked_seq = self._last_seq
+        self.settle()
+        loop = asyncio.get_running_loop()
+        if self._ticks < FLOOD_TICKS:
+            loop.call_soon(self._tick)
+        else:
+            loop.call_later(FLOOD_SECONDS, self._tick)
 
     def settle(self) -> None:
         """Keep what was appended, and show it. What cannot be kept is dropped, unless it is the terminal event."""

@@ -100,14 +100,14 @@ class Record:
         self._note(event)
         if event.HasField("item_retracted"):
             self._retracted.add(event.item_retracted.item_id)
-        if self._turn is None:
+        if self._turn is None or item is None:
             yield from fit(event)
             return
         with _storing():
-            if item and is_too_large(event):
+            if is_too_large(event):
                 self.journal.keep_whole(self._turn, item)
         yield from fit(event)
-        if item and item.item_id not in self._retracted:
+        if item.item_id not in self._retracted:
             with _storing():
                 self.sessions.add_item(self.session, event.turn_id, item)
 
