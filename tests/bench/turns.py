@@ -30,6 +30,9 @@ async def measure(*, short: bool) -> list[Row]:
             rows += await _following(running, provider, 10 if short else 40)
             rows += await _after_command(running, provider, 3 if short else 10)
             rows += await _cold(running, provider, 3 if short else 15)
+    async with system(ALIVE_EDGE="true") as running:
+        for provider in BARE:
+            rows += await _through_the_edge(running, provider, 10 if short else 40)
     return rows
 
 
@@ -53,6 +56,18 @@ async def _following(running: System, provider: str, rounds: int) -> list[Row]:
                 absent(provider, NAME, str(error)),
             ]
         return await _compared(f"{provider}: following turn", ours, rivals, rounds)
+
+
+async def _through_the_edge(running: System, provider: str, rounds: int) -> list[Row]:
+    _, session_id = await running.turn(provider)
+
+    async def ours() -> Times:
+        return (await running.turn(provider, session_id))[0]
+
+    with tempfile.TemporaryDirectory(prefix="alive-") as home:
+        async with BARE[provider](running.model_url, running.key, Path(home)) as bare:
+            rivals: dict[str, Turn] = {_BARE: lambda: bare.ask(running.marker)}
+            return await _compared(f"edge: {provider}: following turn", ours, rivals, rounds)
 
 
 async def _after_command(running: System, provider: str, rounds: int) -> list[Row]:
