@@ -24,7 +24,7 @@ from alive.agent.v1 import (
 from alive_kit.testing.fakes import answers, started
 from alive_kit.testing.harness import collect, request
 from alive_kit.tls import TlsFiles, channel_credentials
-from alive_router.callers import SCOPES
+from alive_router.callers import FORWARDED_CERTIFICATE, SCOPES
 from alive_router.settings import RouterSettings
 from alive_stack.certificates import make_certificates
 
@@ -273,6 +273,14 @@ async def test_a_certificate_is_an_identity(tmp_path: Path) -> None:
         nobody = await code(collect(stub.StartTurn(request("hello"))))
 
     assert mine[-1].HasField("turn_completed")
+    assert nobody == "UNAUTHENTICATED IDENTITY_MISSING"
+
+
+async def test_a_certificate_that_is_only_named_is_nobodys(guarded: System) -> None:
+    """A caller without one cannot say that it has shown it."""
+    metadata = ((FORWARDED_CERTIFICATE, 'Subject="CN=caller";DNS=caller'),)
+    nobody = await code(collect(guarded.caller.stub.StartTurn(request("hello"), metadata=metadata)))
+
     assert nobody == "UNAUTHENTICATED IDENTITY_MISSING"
 
 

@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import json
+import signal
 import struct
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,10 +17,11 @@ import pytest
 from alive.agent.v1 import agent_service_pb2, options_pb2, resolved_pb2, workspace_service_pb2
 from alive_kit.servicer import RESOLVED_KEY
 from alive_kit.testing.fakes import answers, waits_for_interrupt
-from alive_kit.testing.harness import collect, request
+from alive_kit.testing.harness import calling, collect, request
 from alive_router.callers import names_of
 from alive_router.edge import CLUSTER_HEADER
 from alive_router.providers import ProviderLink
+from alive_stack.stack import listens
 
 from .conftest import SURROUNDINGS, System
 from .speaker import speaking
@@ -146,6 +150,34 @@ async def test_a_router_that_is_away_is_said(system: System) -> None:
 
     assert set(refusals) == {(grpc.StatusCode.UNAVAILABLE, "the router cannot be reached: try again")}
     assert (await collect(call))[-1].HasField("turn_interrupted")
+
+
+async def test_an_edge_that_is_asked_to_end_loses_no_stream(system: System, tmp_path: Path) -> None:
+    """Its streams end first; it takes no new connections meanwhile, and exits with 0."""
+    system.providers["red"].scripts["wait"] = [*answers("Wait."), waits_for_interrupt]
+    address = f"unix:{system.directory}/second.sock"
+    variables = {
+        "PATH": "/usr/bin:/bin",
+        "ALIVE_LISTEN": address,
+        "ALIVE_ROUTER": f"unix:{system.directory}/router.sock",
+        "ALIVE_EDGE_AUTHZ": f"unix:{system.directory}/authz.sock",
+        "ALIVE_PROVIDERS": ",".join(f"{name}=unix:{system.directory}/{name}/agent.sock" for name in system.providers),
+        "ALIVE_STATE_DIR": str(tmp_path / "edge"),
+        "ALIVE_DRAIN_SECONDS": str(BOUND),
+    }
+    second = await asyncio.create_subprocess_exec(sys.executable, "-m", "alive_edge", env=variables)
+    async with asyncio.timeout(BOUND), calling(address, tmp_path) as caller:
+        call = caller.stub.StartTurn(request("wait", turn_id="t"), wait_for_ready=True)
+        await call.read()
+        second.send_signal(signal.SIGTERM)
+        while await listens(address):
+            await asyncio.sleep(0.05)
+        await system.caller.interrupt("t")
+        events = await collect(call)
+        ended = await second.wait()
+
+    assert events[-1].HasField("turn_interrupted")
+    assert ended == 0
 
 
 async def test_the_id_of_a_refused_turn_is_free_for_any_provider(system: System) -> None:

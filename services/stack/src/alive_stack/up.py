@@ -14,6 +14,8 @@ WORKSPACE = "demo"
 
 ONE_UID = "Not root: every service runs under your own UID, without walls between them. As root each has its own."
 
+_CURL = """curl -H 'content-type: application/json' -d '{"workspace_id": "demo", "input": [{"text": "Hello"}]}'"""
+
 NO_BOXES = "Agents have no boxes around them"
 
 LISTEN = "127.0.0.1:50051"
@@ -74,6 +76,8 @@ def _tell(stack: Stack, providers: list[workspace_service_pb2.ProviderEntry]) ->
     print(f"  alias grpcurl='{stack.venvs}/stack/bin/grpcurl -plaintext'\n")
     for line in _lines([entry.info.provider_id for entry in providers]):
         print("  grpcurl " + line.replace("ADDRESS", stack.listen))
+    if stack.front.has_edge and not stack.listen.startswith("unix:"):
+        print(f"  {_CURL} http://{stack.listen}/alive.agent.v1.AgentService/StartTurn")
     print("\nCtrl-C stops everything.", flush=True)
 
 
