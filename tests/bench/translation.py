@@ -73,7 +73,7 @@ def _read_claude(lines: list[str]) -> None:
 
 
 def _translate_codex(messages: list[Any]) -> None:
-    translator = CodexTranslator(spec(), "m")
+    translator = CodexTranslator(spec(), "m", options_pb2.SANDBOX_WORKSPACE_WRITE)
     for message in messages:
         for event in translator.translate(Notification(method=message["method"], params=message["params"])):
             event.SerializeToString()

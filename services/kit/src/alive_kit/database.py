@@ -118,7 +118,9 @@ STEPS = (_FIRST, _OUTCOMES, _HANDOVERS, _PLACES, _SETTLED)
 
 _CHECKPOINTING = threading.Lock()
 _CHECKPOINT_SECONDS = 2.0
-CHECKPOINT_PAGES = 20_000
+_SOON_SECONDS = 0.1
+_MANY_PAGES = 2_000
+CHECKPOINT_PAGES = 50_000
 """Where the log is written back by whoever writes after all."""
 
 
@@ -171,10 +173,15 @@ def together(database: sqlite3.Connection) -> Iterator[None]:
 
 
 async def keep_checkpointing(path: Path) -> None:
-    """Write the log back into the file again and again, in a thread: it waits for the disk, and turns must not."""
+    """Write the log back into the file again and again, in a thread: it waits for the disk, and turns must not.
+
+    Soon again while there is much of it: what is left when the log is full is written back by a turn after all.
+    """
+    pause = _CHECKPOINT_SECONDS
     while True:
-        await asyncio.sleep(_CHECKPOINT_SECONDS)
-        await asyncio.to_thread(_checkpoint, path)
+        await asyncio.sleep(pause)
+        pages = await asyncio.to_thread(_checkpoint, path)
+        pause = _SOON_SECONDS if pages > _MANY_PAGES else _CHECKPOINT_SECONDS
 
 
 def empty_log(database: sqlite3.Connection) -> None:
@@ -183,6 +190,8 @@ def empty_log(database: sqlite3.Connection) -> None:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _checkpoint(path: Path) -> None:
+def _checkpoint(path: Path) -> int:
+    """Write the log back; return how many pages it has."""
     with _CHECKPOINTING, contextlib.closing(sqlite3.connect(path)) as database, contextlib.suppress(sqlite3.Error):
-        database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        return int(database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+    return 0

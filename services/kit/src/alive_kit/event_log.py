@@ -29,6 +29,9 @@ RESPONSE_BYTES = 1 << 20
 FLOOD_TICKS = 4
 """After how many ticks in a row that all had events a log is in flood."""
 
+FLOOD_EVENTS = 8
+"""How many events in that time make it go on."""
+
 FLOOD_SECONDS = 0.005
 """How often the events of a flood are kept: to write takes as long for a hundred events as for ten."""
 
@@ -108,10 +111,14 @@ class EventLog:
 
     def _tick(self) -> None:
         """Keep what was appended since the last tick; while there is something every time, go on."""
-        self._is_due = self._ticked_seq < self._last_seq
-        self._ticks = self._ticks + 1 if self._is_due else 0
-        if not self._is_due:
+        fresh = self._last_seq - self._ticked_seq
+        self._is_due = fresh > 0
+        if not fresh:
+            self._ticks = 0
             return
+        is_flood = self._ticks >= FLOOD_TICKS
+        # What comes no faster than every millisecond or so is shown at once.
+        self._ticks = 0 if is_flood and fresh < FLOOD_EVENTS else self._ticks + 1
         self._ticked_seq = self._last_seq
         self.settle()
         loop = asyncio.get_running_loop()
