@@ -12,12 +12,14 @@ from pathlib import Path
 from alive_kit.testing.scripted_model import Reply, RunCommand
 
 from .bare import BARE
+from .boxed import boxed
 from .row import Row, absent, compare
 from .sandbox_agent import NAME, sandbox_agent
 from .system import System, Times, system
 
 _GOAL = 1.1
 _BARE = "the bare SDK"
+_BOXED = "the bare SDK, in the same box"
 
 Turn = Callable[[], Awaitable[Times]]
 
@@ -100,7 +102,23 @@ async def _cold(running: System, provider: str, rounds: int) -> list[Row]:
                 asked = await bare.ask(running.marker)
                 return Times(event=start + asked.event, word=start + asked.word)
 
-    return await _compared(f"{provider}: cold turn", ours, {_BARE: rival}, rounds)
+    rows = await _compared(f"{provider}: cold turn", ours, {_BARE: rival}, rounds)
+    return [*rows, await _cold_in_a_box(running, provider, rounds)]
+
+
+async def _cold_in_a_box(running: System, provider: str, rounds: int) -> Row:
+    """Compare with the bare SDK whose CLI starts in a box like ours: what the service and the router add."""
+    name = f"{provider}: cold turn, first event, ms"
+    async with boxed(provider, running.running.uid(f"alive_{provider}"), running.state, "bench") as start:
+        try:
+            await start()
+        except ValueError:
+            return absent(name, _BOXED, "cannot run under the service's UID")
+        ours, rival = [], []
+        for _ in range(rounds):
+            ours.append((await running.turn(provider))[0].event)
+            rival.append(await start())
+    return compare(name, ours, rival, _BOXED, goal=_GOAL)
 
 
 async def _compared(name: str, ours: Turn, rivals: dict[str, Turn], rounds: int) -> list[Row]:

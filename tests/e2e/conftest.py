@@ -45,6 +45,10 @@ class Running:
         assert len(found) == 1, f"{module}: {found}"
         return found[0]
 
+    def uid(self, module: str) -> int:
+        """Return the UID that a service runs under."""
+        return Path(f"/proc/{self.pid(module)}").stat().st_uid
+
     def _is(self, entry: Path, module: str) -> bool:
         with contextlib.suppress(OSError, ValueError, IndexError):
             words = (entry / "cmdline").read_bytes().split(b"\0")

@@ -181,13 +181,13 @@ async def test_an_edge_that_is_asked_to_end_loses_no_stream(system: System, tmp_
 
 
 async def test_callers_that_leave_at_once_end_no_other_stream(system: System) -> None:
-    """Six hundred within seconds, over the connection of one that stays."""
+    """Fifteen hundred within seconds, over the connection of one that stays."""
     system.providers["red"].scripts["wait"] = [*answers("Wait."), waits_for_interrupt]
     stays = system.caller.start("wait", turn_id="t")
     await stays.read()
     watching = agent_service_pb2.WatchTurnRequest(workspace_id="demo", turn_id="t")
     async with asyncio.timeout(4 * BOUND):
-        for _ in range(600):
+        for _ in range(1_500):
             leaves = system.caller.stub.WatchTurn(watching)
             await leaves.read()
             leaves.cancel()

@@ -21,10 +21,6 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 _CONNECTIONS = 10_000
 """How many connections callers may have."""
 
-_RUNTIME = {"overload.premature_reset_total_stream_count": 100_000}
-"""A connection most of whose calls are cancelled within a second is an attack to Envoy, after 500 of them. Here it is a
-backend whose users close pages, and every other stream of it would end with the connection."""
-
 _LOOK_SECONDS = 0.1
 _ACTIVE = re.compile(r"http\.edge\.downstream_rq_active: (\d+)")
 
@@ -36,7 +32,6 @@ def bootstrap(settings: EdgeSettings) -> dict[str, Any]:
     return {
         "node": {"id": "alive-edge", "cluster": "alive"},
         "admin": {"address": {"pipe": {"path": str(_admin(settings)), "mode": 0o600}}},
-        "layered_runtime": {"layers": [{"name": "ours", "static_layer": _RUNTIME}]},
         "overload_manager": {"resource_monitors": [_most_connections()]},
         "static_resources": {"listeners": listeners(settings, tls), "clusters": clusters(settings, tls)},
     }

@@ -70,7 +70,8 @@ def _manager(settings: EdgeSettings) -> Json:
         "@type": _type("http_connection_manager.v3.HttpConnectionManager", kind="network"),
         "stat_prefix": "edge",
         "codec_type": "AUTO",
-        "http2_protocol_options": HTTP2,
+        # nghttp2 ends a connection on which more than 33 calls a second are cancelled, all the others with it.
+        "http2_protocol_options": {**HTTP2, "use_oghttp2_codec": True},
         "stream_idle_timeout": "0s",
         "request_headers_timeout": "10s",
         "normalize_path": True,

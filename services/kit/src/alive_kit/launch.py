@@ -58,7 +58,8 @@ class Launch:
     ) -> None:
         self.agent_id = uuid.uuid4().hex
         self._program = program
-        self._environment = {**environment, **self.marker}
+        self.environment = {**environment, **self.marker}
+        """What the CLI sees."""
         self._box = box
         self._workspace = workspace
         self._files: dict[Path, int] = {}
@@ -117,12 +118,12 @@ class Launch:
         """Return the variables to give to the vendor SDK for its CLI, once everything is handed over."""
         common = {**self.marker, "ALIVE_LAUNCH_PARENT": str(os.getpid())}
         if self._box is None or self._workspace is None:
-            kept = {"ALIVE_LAUNCH_PROGRAM": str(self._program), "ALIVE_LAUNCH_KEEP": ",".join(self._environment)}
-            return {**self._environment, **common, **kept}
+            kept = {"ALIVE_LAUNCH_PROGRAM": str(self._program), "ALIVE_LAUNCH_KEEP": ",".join(self.environment)}
+            return {**self.environment, **common, **kept}
         request = {
             "start": self.agent_id,
             "workspace": self._workspace.workspace_id,
-            "environment": self._environment,
+            "environment": self.environment,
             "files": [str(path.relative_to(self._workspace.home)) for path in self._files],
             "read_only": self._box.read_only,
         }
