@@ -40,11 +40,14 @@ _LOOK_SECONDS = 0.002
 _MIGRATING = 0x616C697665
 """PostgreSQL's lock under which one router at a time migrates."""
 
-_FAILURES = (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.OperationalError, OSError, TimeoutError)
+_FAILURES = (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.DatabaseError, OSError, TimeoutError)
 """What a database that is away, full, locked or going down looks like."""
 
 
-_DEFECTS = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)
+_DEFECTS = (
+    *(sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError),
+    *(sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError),
+)
 """What a database says that answers."""
 
 
@@ -205,10 +208,11 @@ class _InlineEngine:
         try:
             for statement, parameters in changes:
                 statement.compiled.execute(self.driver, parameters)
+            self.driver.execute("COMMIT")
         except BaseException:
-            self.driver.execute("ROLLBACK")
+            if self.driver.in_transaction:  # A full disk has ended it already.
+                self.driver.execute("ROLLBACK")
             raise
-        self.driver.execute("COMMIT")
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[_InlineConnection]:

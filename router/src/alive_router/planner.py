@@ -4,10 +4,11 @@ import uuid
 from dataclasses import dataclass
 from itertools import takewhile
 
-from alive.agent.v1 import agent_service_pb2
+from alive.agent.v1 import agent_service_pb2, workspace_service_pb2
 from alive_kit.errors import SessionNotFound, ShuttingDown
 from alive_kit.validation import check_start_turn
 from alive_kit.workspaces import Workspaces
+from alive_router.audience import Audience
 from alive_router.plan import Plan
 from alive_router.policy import Policy
 from alive_router.standing import Standing
@@ -41,18 +42,7 @@ class Planner:
         notices = [] if known else await self.standing.check_quota(workspace)
         audience = await self.standing.audience(request.workspace_id, owner_id)
         of_session = earlier[-1].chosen_provider_id if earlier else home
-        turn = known or TurnRow(
-            workspace_id=request.workspace_id,
-            turn_id=request.turn_id or f"turn-{uuid.uuid4()}",
-            session_id=request.session_id or f"session-{uuid.uuid4()}",
-            provider_id=self.policy.choose(
-                requested=request.provider_id,
-                of_session=of_session,
-                of_workspace=settings.provider_id,
-                audience=audience,
-            ),
-            owner_id=owner_id,
-        )
+        turn = known or _new_turn(request, self._choose(request, of_session, settings, audience), owner_id)
         if not (known or request.provider_id):
             notices.extend(audience.fallback(of_session or settings.provider_id, turn.provider_id))
         candidates = self.policy.candidates(turn.provider_id, others, audience)
@@ -68,6 +58,20 @@ class Planner:
             usual=settings.provider_id or self.policy.default,
             notices=notices,
             is_known=known is not None,
+        )
+
+    def _choose(
+        self,
+        request: agent_service_pb2.StartTurnRequest,
+        of_session: str,
+        settings: workspace_service_pb2.WorkspaceSettings,
+        audience: Audience,
+    ) -> str:
+        return self.policy.choose(
+            requested=request.provider_id,
+            of_session=of_session,
+            of_workspace=settings.provider_id,
+            audience=audience,
         )
 
     async def _known(self, request: agent_service_pb2.StartTurnRequest) -> TurnRow | None:
@@ -94,3 +98,14 @@ class Planner:
             return []
         turns = await self.store.turns_of_session(request.workspace_id, request.session_id)
         return list(takewhile(lambda turn: known is None or turn.turn_id != known.turn_id, turns))
+
+
+def _new_turn(request: agent_service_pb2.StartTurnRequest, provider_id: str, owner_id: str) -> TurnRow:
+    """Return a turn that nobody has yet, under the request's ids or new ones."""
+    return TurnRow(
+        workspace_id=request.workspace_id,
+        turn_id=request.turn_id or f"turn-{uuid.uuid4()}",
+        session_id=request.session_id or f"session-{uuid.uuid4()}",
+        provider_id=provider_id,
+        owner_id=owner_id,
+    )

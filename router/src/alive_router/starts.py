@@ -66,14 +66,15 @@ class Starts:
         plan = await self.planner.plan(request, self.planner.standing.owner(context))
         if plan.is_known:
             await self._attach(plan, context)
-        elif request.validate_only:
+            return
+        await self.busy.check(plan, context)
+        if request.validate_only:
             await self._attempt_each(plan, [], context)
         else:
             await self._start(plan, context)
 
     async def _start(self, plan: Plan, context: Context) -> None:
         """Have a new turn started."""
-        await self.busy.check(plan, context)
         request, turn = plan.request, plan.turn
         if not await self.store.add_turn(turn, opens_session=plan.opens_session, is_kept=not request.ephemeral):
             # The same call came twice at the same time; the other one was first.
