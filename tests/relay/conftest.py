@@ -133,10 +133,10 @@ async def running(
 async def edge(listen: str, values: Mapping[str, Any]) -> AsyncIterator[str]:
     """Run the edge in front of a router with these settings; yield its address once it listens."""
     address = free_address("localhost") if listen.endswith(":0") else f"{values['listen']}.edge"
-    own = {"listen": address, "router": values["listen"], "edge_authz": values["edge_listen"]}
-    tls = {name: value for name, value in values.items() if name.startswith("tls_")}
+    own: dict[str, Any] = {"listen": address, "router": values["listen"], "edge_authz": values["edge_listen"]}
+    own |= {name: value for name, value in values.items() if name.startswith(("tls_", "edge_origins"))}
     state = Path(values["listen"].removeprefix("unix:")).with_suffix(".state")
-    settings = EdgeSettings(**own, **tls, providers=values["providers"], state_dir=state)
+    settings = EdgeSettings(**own, providers=values["providers"], state_dir=state)
     settings.state_dir.mkdir()
     envoy = await start(settings)
     try:

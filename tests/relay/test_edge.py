@@ -23,7 +23,7 @@ from alive_router.edge import CLUSTER_HEADER
 from alive_router.providers import ProviderLink
 from alive_stack.stack import listens
 
-from .conftest import SURROUNDINGS, System
+from .conftest import SURROUNDINGS, System, running
 from .speaker import speaking
 
 BOUND = 15
@@ -241,6 +241,25 @@ async def test_a_page_speaks_grpc_web(page: aiohttp.ClientSession) -> None:
 
     assert responses[-1].events[-1].HasField("turn_completed")
     assert b"grpc-status:0" in next(data for flag, data in frames if flag & 0x80).replace(b" ", b"")
+
+
+async def test_pages_of_named_origins_may_call() -> None:
+    """A browser asks first; a page of any other origin is told nothing, and so may not."""
+    async with running("red", edge_origins="https://app.example, https://beta.example") as system:
+        connector = aiohttp.UnixConnector(system.address.removeprefix("unix:"))
+        async with aiohttp.ClientSession("http://edge", connector=connector) as page:
+            allowed = {}
+            for origin in ("https://app.example", "https://evil.example"):
+                headers = {"origin": origin, "access-control-request-method": "POST"}
+                async with page.options(START_TURN, headers=headers) as answer:
+                    allowed[origin] = answer.headers.get("access-control-allow-origin", "")
+            turn = {"workspace_id": "demo", "input": [{"text": "hello"}]}
+            async with page.post(START_TURN, json=turn, headers={"origin": "https://app.example"}) as answer:
+                shown = answer.headers["access-control-allow-origin"], await answer.text()
+
+    assert allowed == {"https://app.example": "https://app.example", "https://evil.example": ""}
+    assert shown[0] == "https://app.example"
+    assert "turn_completed" in shown[1]
 
 
 def parts_of(text: bytes) -> list[bytes]:
