@@ -102,7 +102,7 @@ async def _cold(running: System, provider: str, rounds: int) -> list[Row]:
                 asked = await bare.ask(running.marker)
                 return Times(event=start + asked.event, word=start + asked.word)
 
-    rows = await _compared(f"{provider}: cold turn", ours, {_BARE: rival}, rounds)
+    rows = await _compared(f"{provider}: cold turn", ours, {_BARE: rival}, rounds, goal=None)
     return [*rows, await _cold_in_a_box(running, provider, rounds)]
 
 
@@ -121,7 +121,9 @@ async def _cold_in_a_box(running: System, provider: str, rounds: int) -> Row:
     return compare(name, ours, rival, _BOXED, goal=_GOAL)
 
 
-async def _compared(name: str, ours: Turn, rivals: dict[str, Turn], rounds: int) -> list[Row]:
+async def _compared(
+    name: str, ours: Turn, rivals: dict[str, Turn], rounds: int, goal: float | None = _GOAL
+) -> list[Row]:
     """Run all of them in turn, and return the rows of their first events and first words."""
     for turn in (ours, *rivals.values()):
         await turn()  # What is slow only once is not what is measured.
@@ -135,7 +137,7 @@ async def _compared(name: str, ours: Turn, rivals: dict[str, Turn], rounds: int)
             _values(series[""], what),
             _values(series[rival], what),
             rival,
-            goal=_GOAL if rival == _BARE else 1.0,
+            goal=goal if rival == _BARE else 1.0,
         )
         for rival in rivals
         for what in ("event", "word")
