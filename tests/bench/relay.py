@@ -68,7 +68,7 @@ async def measure(*, short: bool) -> list[Row]:
 
 async def _round(place: Place, *, short: bool) -> None:
     caller, series = place.caller, place.series
-    paced = await caller.paced(STREAMS, 1.0 if short else 3, _RATE, place.cpu)
+    paced = await caller.paced(STREAMS, 0.8 if short else 3, _RATE, place.cpu)
     series["cpu"].append(paced.cpu)
     series["p50"].append(paced.percentile(50))
     series["p99"].append(paced.percentile(99))
@@ -173,7 +173,7 @@ async def _growth(place: Place, prompt: str, streams: int) -> float:
     calls = [place.caller.start(prompt) for _ in range(streams)]
     for call in calls:
         await call.read()
-    await asyncio.sleep(2)
+    await asyncio.sleep(1)
     grown = place.process.memory - before
     for call in calls:
         call.cancel()
@@ -188,7 +188,7 @@ async def _lost(caller: Caller, direct: Caller, cancelled: int) -> int:
             await call.read()
         for call in calls:
             call.cancel()
-    for _ in range(50):
+    for _ in range(20):
         await asyncio.sleep(0.1)
         if not await direct.running():
             break

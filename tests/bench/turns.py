@@ -34,7 +34,7 @@ async def measure(*, short: bool) -> list[Row]:
             rows += await _cold(running, provider, 3 if short else 15)
     async with system(ALIVE_EDGE="true") as running:
         for provider in BARE:
-            rows += await _through_the_edge(running, provider, 10 if short else 40)
+            rows += await _through_the_edge(running, provider, 5 if short else 40)
     return rows
 
 
