@@ -37,9 +37,9 @@ class Process:
 
     @property
     def memory(self) -> float:
-        """Megabytes it keeps in memory."""
-        pages = sum(int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in self.processes)
-        return pages * _PAGE / 1e6
+        """Megabytes it keeps in memory; a child that ended since it was listed keeps none."""
+        said = [read(process, "statm").split() for process in self.processes]
+        return sum(int(words[1]) for words in said if words) * _PAGE / 1e6
 
     def kill(self) -> None:
         """Kill it."""
