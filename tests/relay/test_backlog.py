@@ -9,7 +9,8 @@ import pytest
 
 from alive.agent.v1 import agent_service_pb2, event_pb2
 from alive_kit.testing.harness import collect, request
-from alive_router.relay import READ_AHEAD_BYTES, RESPONSE_BYTES
+from alive_router.copying import READ_AHEAD_BYTES
+from alive_router.relay import RESPONSE_BYTES
 
 from .speaker import Speaker, speaking
 

@@ -1,9 +1,5 @@
 """Relays one provider's stream to one caller: what it says, as bytes, in order, no faster than it is read.
 
-A stream is read ahead of its caller, by a bounded number of bytes. What waits when the caller is ready for more goes
-out in one piece where the contract allows that: responses that hold one repeated field, written one behind the other,
-are one response.
-
 Deadline, cancellation, metadata and the final status pass through. The only status made here is `StreamLost`: the
 provider went away without one, or this router does.
 """
@@ -11,7 +7,6 @@ provider went away without one, or this router does.
 import asyncio
 import contextlib
 import functools
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -22,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from alive_kit.errors import StreamLost
 from alive_kit.rpc import Context
+from alive_router.copying import Copy, Stalls
 from alive_router.providers import ProviderLink
 
 Request = TypeVar("Request", bound=Message)
@@ -33,9 +29,6 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 RESPONSE_BYTES = 1 << 20
 """Where a response stops taking in the ones behind it."""
-
-READ_AHEAD_BYTES = 256 << 10
-"""How much of a stream waits for its caller before no more of it is read."""
 
 UNARY_SECONDS = 30.0
 """How long a provider may take for a call whose caller sets no deadline."""
@@ -116,11 +109,12 @@ class Relays:
         self._calls: set[grpc.aio.UnaryStreamCall[Any, Any]] = set()
         self._none = asyncio.Event()
         self._none.set()
+        self.stalls = Stalls()
         self.is_ending = False
         """Whether this router goes down: what still runs is ended."""
 
-    async def run(self, outgoing: "Outgoing", context: Context, on_response: Callable[[], None] = lambda: None) -> None:
-        """Call a provider's streaming method and copy its stream; say so before each response that is passed on.
+    async def run(self, outgoing: "Outgoing", context: Context, on_first: Callable[[], None] = lambda: None) -> None:
+        """Call a provider's streaming method and copy its stream; say so before something is passed on.
 
         Raises:
             StreamLost: the provider or this router went away without a status.
@@ -134,13 +128,8 @@ class Relays:
         context.add_done_callback(lambda _: call.cancel())  # type: ignore[arg-type]  # it is given the context
         self._calls.add(call)
         self._none.clear()
-        backlog = _Backlog(outgoing.response_bytes)
-        reading = asyncio.create_task(backlog.fill(call))
         try:
-            while await backlog.has_more():
-                on_response()
-                await context.write(backlog.take())
-            await reading
+            await Copy(call, context, outgoing.response_bytes, self.stalls).run(on_first)
             if (code := await call.code()) is not grpc.StatusCode.OK:
                 raise _failure(code, await call.details(), await call.trailing_metadata(), lost)
             context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
@@ -150,7 +139,6 @@ class Relays:
             raise
         finally:
             call.cancel()
-            reading.cancel()
             self._calls.discard(call)
             if not self._calls:
                 self._none.set()
@@ -163,51 +151,6 @@ class Relays:
         self.is_ending = True
         for call in list(self._calls):
             call.cancel()
-
-
-class _Backlog:
-    """What was read of a stream and is not written yet. One task fills it, another one empties it."""
-
-    def __init__(self, response_bytes: int) -> None:
-        self._response_bytes = response_bytes
-        self._messages: deque[bytes] = deque()
-        self._size = 0
-        self._has_ended = False
-        self._filled = asyncio.Event()
-        self._emptied = asyncio.Event()
-
-    async def fill(self, call: "grpc.aio.UnaryStreamCall[Any, Any]") -> None:
-        """Read a stream to its end; its status is the call's to tell."""
-        try:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                while isinstance(message := await call.read(), bytes):  # Else it is the end.
-                    self._messages.append(message)
-                    self._size += len(message)
-                    self._filled.set()
-                    if self._size >= READ_AHEAD_BYTES:
-                        self._emptied.clear()
-                        await self._emptied.wait()
-        finally:
-            self._has_ended = True
-            self._filled.set()
-
-    async def has_more(self) -> bool:
-        """Wait until there is something to take; return False when there will be nothing any more."""
-        if not self._messages and not self._has_ended:
-            self._filled.clear()
-            await self._filled.wait()
-        return bool(self._messages)
-
-    def take(self) -> bytes:
-        """Return one response: a message, and those behind it that fit."""
-        taken = [self._messages.popleft()]
-        size = len(taken[0])
-        while self._messages and size + len(self._messages[0]) <= self._response_bytes:
-            size += len(self._messages[0])
-            taken.append(self._messages.popleft())
-        self._size -= size
-        self._emptied.set()
-        return b"".join(taken)
 
 
 def failure_of(error: grpc.aio.AioRpcError, lost: StreamLost) -> Refused | StreamLost:

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import TypedDict
 
+import uvloop
 from pydantic import ValidationError
 
 from alive.agent.v1 import agent_service_pb2, workspace_service_pb2
@@ -173,7 +174,7 @@ def main() -> None:
         sys.exit(explain(error))
     logs.configure(settings.log_level, "router")
     try:
-        asyncio.run(_serve(settings))
+        uvloop.run(_serve(settings))
     except (OSError, StoreUnavailable) as error:
         name = "ALIVE_DATABASE_URL" if settings.database_url else "ALIVE_STATE_DIR"
         why = str(error.__cause__ or error).splitlines()[0]
