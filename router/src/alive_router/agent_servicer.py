@@ -170,7 +170,7 @@ class AgentServicer:
         of_workspace, audience = "", EVERYBODY
         if request.workspace_id:
             self._workspaces.check(request.workspace_id)
-            of_workspace = (await self._store.workspace(request.workspace_id)).settings.provider_id
+            of_workspace = (await self._store.settings(request.workspace_id)).provider_id
             audience = await self._standing.audience(request.workspace_id, self._standing.owner(context))
         if request.provider_id:  # It may be looked at, whoever may use it.
             audience = EVERYBODY

@@ -12,7 +12,7 @@ import functools
 import inspect
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -76,7 +76,7 @@ class Database:
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        with _answering():
+        with _ANSWERING:
             async with (self._threads if much else self._engine).connect() as connection:
                 yield connection
 
@@ -88,7 +88,7 @@ class Database:
             StoreUnavailable: the database does not answer.
             IntegrityError: it would break a rule of the tables.
         """
-        with _answering():
+        with _ANSWERING:
             async with (self._threads if much else self._engine).begin() as connection:
                 if self._is_sqlite:
                     await _begin(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -100,7 +100,7 @@ class Database:
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        with _answering():
+        with _ANSWERING:
             if isinstance(self._engine, _InlineEngine):
                 return statement.compiled.execute(self._engine.driver, parameters)
             async with self._engine.connect() as connection:
@@ -112,7 +112,7 @@ class Database:
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        with _answering():
+        with _ANSWERING:
             try:
                 if isinstance(self._engine, _InlineEngine):
                     await self._engine.write(changes)
@@ -152,14 +152,18 @@ def insert_missing(dialect: str, table: sa.Table) -> "sqlite.Insert | postgresql
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-@contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except _DEFECTS:
-        raise
-    except _FAILURES as error:
-        raise StoreUnavailable from error
+class _Answering:
+    """A block in which a database that does not answer is `StoreUnavailable`. A class: every statement enters one."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
+        if isinstance(error, _FAILURES) and not isinstance(error, _DEFECTS):
+            raise StoreUnavailable from error
+
+
+_ANSWERING = _Answering()
 
 
 class _InlineConnection:

@@ -5,8 +5,11 @@ another vendor's), one that is refused, and one that is known already. The edge 
 with them what it always does.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from google.rpc import error_details_pb2
 
 from alive.agent.v1 import agent_service_pb2
 from alive_kit.errors import AgentError, StreamLost, status_of
@@ -90,5 +93,27 @@ _REQUESTS: dict[str, type[agent_service_pb2.StartTurnRequest] | type[_OfTurn]] =
 
 
 def _led(provider_id: str, turn_id: str, resolved: bytes = b"") -> Led:
-    lost = status_of(StreamLost(provider_id, turn_id)).SerializeToString()
-    return Led(provider_id=provider_id, lost=lost, resolved=resolved)
+    return Led(provider_id=provider_id, lost=_loss(provider_id).of(turn_id), resolved=resolved)
+
+
+class _Loss:
+    """How calls end when a provider cannot be reached. All but the turn is made once: that takes a while."""
+
+    _TURN = "a-turn"
+
+    def __init__(self, provider_id: str) -> None:
+        self._status = status_of(StreamLost(provider_id, self._TURN))
+        self._message = self._status.message
+        self._info = error_details_pb2.ErrorInfo()
+        self._status.details[0].Unpack(self._info)
+
+    def of(self, turn_id: str) -> bytes:
+        """Return the serialized google.rpc.Status for a turn."""
+        self._status.message = self._message.replace(self._TURN, turn_id)
+        self._info.metadata["turn_id"] = turn_id
+        self._status.details[0].value = self._info.SerializeToString()
+        status: bytes = self._status.SerializeToString()
+        return status
+
+
+_loss = functools.cache(_Loss)

@@ -33,13 +33,12 @@ class Planner:
             AgentError: the turn is refused.
         """
         known = await self._known(request)
-        workspace = await self.store.workspace(request.workspace_id)
-        settings = workspace.settings
+        settings = await self.store.settings(request.workspace_id)
         others = () if request.validate_only else settings.failover.provider_ids
         home = await self._home(request, known)
         latest = await self.store.latest_turn(request.workspace_id, request.session_id) if home and not known else None
         earlier = [latest] if latest else await self._earlier(request, known)
-        notices = [] if known else await self.standing.check_quota(workspace)
+        notices = [] if known else await self.standing.check_quota(request.workspace_id, settings.usage_limits)
         audience = await self.standing.audience(request.workspace_id, owner_id)
         of_session = earlier[-1].chosen_provider_id if earlier else home
         turn = known or _new_turn(request, self._choose(request, of_session, settings, audience), owner_id)

@@ -33,20 +33,19 @@ class Quota:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    async def check(self, workspace: workspace_service_pb2.Workspace) -> list[event_pb2.Notice]:
+    async def check(self, workspace_id: str, limits: Limits) -> list[event_pb2.Notice]:
         """Return what a new turn of a workspace is to be told.
 
         Raises:
             QuotaExhausted: it may not begin before the next period.
         """
-        limits = workspace.settings.usage_limits
         if not any(name != "period" for name in (field.name for field, _ in limits.ListFields())):
             return []
         now = datetime.now(UTC)
         name, start, end = period(limits, now)
-        spent = await self._books.spent(workspace.workspace_id, start)
+        spent = await self._books.spent(workspace_id, start)
         if used := above(spent, limits, "hard"):
-            raise QuotaExhausted(workspace.workspace_id, used, name, end - now)
+            raise QuotaExhausted(workspace_id, used, name, end - now)
         if used := above(spent, limits, "soft"):
             message = f"The workspace has used {used} this {name}: more than its soft limit."
             severity = event_pb2.SEVERITY_WARNING

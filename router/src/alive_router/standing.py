@@ -37,10 +37,10 @@ class Standing:
         """Return which providers a workspace's turns may use."""
         return await self.rollouts.audience(workspace_id, owner_id)
 
-    async def check_quota(self, workspace: workspace_service_pb2.Workspace) -> list[event_pb2.Notice]:
+    async def check_quota(self, workspace_id: str, limits: workspace_service_pb2.UsageLimits) -> list[event_pb2.Notice]:
         """Return what a new turn is to be told of what its workspace has used.
 
         Raises:
             QuotaExhausted: it may not begin before the next period.
         """
-        return await self.quota.check(workspace)
+        return await self.quota.check(workspace_id, limits)

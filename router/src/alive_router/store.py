@@ -22,6 +22,9 @@ _WORKSPACE = Statement(
         WORKSPACES.c.workspace_id == sa.bindparam("workspace")
     )
 )
+_SETTINGS = Statement(
+    lambda _: sa.select(WORKSPACES.c.settings).where(WORKSPACES.c.workspace_id == sa.bindparam("workspace"))
+)
 _TURN = Statement(
     lambda _: sa.select(TURNS.c.session_id, TURNS.c.provider_id, TURNS.c.owner_id, TURNS.c.create_time).where(
         TURNS.c.workspace_id == sa.bindparam("workspace"), TURNS.c.turn_id == sa.bindparam("turn")
@@ -94,6 +97,11 @@ class Store:
             workspace.settings.ParseFromString(settings)
             workspace.update_time.FromDatetime(update_time)
         return workspace
+
+    async def settings(self, workspace_id: str) -> Settings:
+        """Return a workspace's settings; empty ones when they were never set."""
+        found = await self._database.read(_SETTINGS, workspace=workspace_id)
+        return Settings.FromString(found[0][0]) if found else Settings()
 
     async def change_workspace(
         self, workspace_id: str, change: Callable[[Settings], Settings]

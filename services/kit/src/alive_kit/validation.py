@@ -5,9 +5,10 @@ the file system (does the image exist in the workspace?) live in `inputs`.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from google.protobuf.duration_pb2 import Duration
@@ -175,12 +176,10 @@ def _start_turn(request: agent_service_pb2.StartTurnRequest) -> Iterator[Violati
     yield from _optional_id("session_id", request.session_id)
     yield from _provider_id("provider_id", request.provider_id)
     yield from _input(request)
-    yield from _agent("agent", request.agent)
-    yield from _permissions("permissions", request.permissions)
-    yield from _limits("limits", request.limits)
     yield from _mcp_servers("mcp_servers", request.mcp_servers)
-    yield from _tool_context("tool_context", request.tool_context)
-    yield from _durations("delivery", request.delivery)
+    for field, value in request.ListFields():
+        if check := _PARTS.get(field.name):
+            yield from check(field.name, value)
     yield from _enums(request)
 
 
@@ -452,3 +451,13 @@ def _enums(message: Message, prefix: str = "") -> Iterator[Violation]:
             for index, child in enumerate(children):
                 where = f"{prefix}{field.name}[{index}]" if field.is_repeated else f"{prefix}{field.name}"
                 yield from _enums(child, f"{where}.")
+
+
+_PARTS: dict[str, Callable[[str, Any], Iterator[Violation]]] = {
+    "agent": _agent,
+    "permissions": _permissions,
+    "limits": _limits,
+    "tool_context": _tool_context,
+    "delivery": _durations,
+}
+"""How the parts of a StartTurnRequest are checked. Most turns leave most of them out."""
