@@ -103,3 +103,19 @@ def test_a_conversation_that_is_reset_is_a_notice() -> None:
     """What was said before is no longer known to the model."""
     (event,) = translate({"type": "conversation_reset", "new_conversation_id": "n", "uuid": "u", "session_id": "s"})
     assert event.notice.code == "conversation_reset"
+
+
+def test_a_turn_that_was_told_to_have_started_starts_once() -> None:
+    """The CLI says so too; what it says of itself that was not told is a notice."""
+    state = {"type": "system", "subtype": "init", "session_id": "s", "model": "x", "tools": ["Read"]}
+    server = {"name": "files", "status": "connected"}
+    before = {**state, "mcp_servers": [server]}
+    translator = Translator(spec(), set())
+    (started,) = translator.begin(before)
+    said = [before, {**state, "model": "y", "mcp_servers": [{**server, "status": "failed"}]}]
+    received = [Received(raw=raw, message=parse_message(raw)) for raw in said]
+    same, other = [[*translator.translate(message)] for message in received]
+
+    assert (started.turn_started.model, list(started.turn_started.tools)) == ("x", ["Read"])
+    assert same == []
+    assert [event.notice.code for event in other] == ["mcp_server_failed", "model_changed"]

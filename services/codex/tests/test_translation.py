@@ -101,3 +101,13 @@ def test_what_the_vendor_checks_is_a_notice(method: str, params: dict[str, Any])
     (event,) = translate((method, {"threadId": "x", "turnId": "y", **params}))
     assert event.notice.code == "vendor_check"
     assert json.loads(event.notice.details["found"]) == params
+
+
+def test_a_turn_that_was_told_to_have_started_starts_once() -> None:
+    """Codex says so too."""
+    translator = Translator(spec(), "m", options_pb2.SANDBOX_FULL_ACCESS)
+    started = translator.begin()
+    said = Notification(method="turn/started", params={"turn": {"id": "t"}})
+
+    assert started.turn_started.model == "m"
+    assert [*translator.translate(said)] == []

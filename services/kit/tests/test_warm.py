@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from alive.agent.v1 import agent_service_pb2, options_pb2, session_pb2
@@ -419,3 +420,16 @@ async def test_an_agent_that_starts_ahead_has_a_token_that_counts_for_nothing(di
     assert during == (True, False)
     assert [agent.turns for agent in contexts.provider.agents] == [0, 0]
     assert len(contexts.provider.specs) == 2
+
+
+async def test_an_agent_is_asked_for_each_turn(directory: Path) -> None:
+    """Before its turn is checked; what it said before a turn that was refused does not count for the next one."""
+    provider = warm_provider()
+    async with serving(provider, directory) as caller:
+        session_id = await session_of(caller)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await caller.run("", session_id=session_id)
+        provider.agents[0].is_ready_for_more = False
+        await caller.run("hello", session_id=session_id)
+
+    assert [agent.turns for agent in provider.agents] == [1, 1]

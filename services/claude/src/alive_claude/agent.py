@@ -65,6 +65,8 @@ class ClaudeAgent:
         self._mark = ""
         self._model = spec.request.agent.model
         self._servers: dict[str, str] = {}
+        self._state: Mapping[str, Any] = {}
+        """What the CLI said of itself when it began its latest turn; empty when it may say something else now."""
         self._is_resting = False
         self._is_untouched = True
 
@@ -103,6 +105,9 @@ class ClaudeAgent:
         try:
             await self._use_model(turn.spec.request.agent.model)
             await self._client.query(user_message(turn.spec.input, turn.spec))
+            if self._state and not include_raw:
+                for event in self._translator.begin(self._state):
+                    turn.emit(event)
             async for received in self._heard():
                 self._is_untouched &= all(leaves_no_trace(tool, self._spec) for tool in tools_called(received.raw))
                 if isinstance(received.message, _STATEMENTS):
@@ -183,7 +188,7 @@ class ClaudeAgent:
     async def _use_model(self, model: str) -> None:
         if model != self._model:
             await self._client.set_model(model or None)
-            self._model = model
+            self._model, self._state = model, {}
 
     async def _heard(self) -> AsyncIterator[Received]:
         """Yield what the CLI says of a turn: it begins each with its state; what comes before is of an earlier one.
@@ -192,7 +197,8 @@ class ClaudeAgent:
         """
         has_begun, is_answered = not self._is_resting, False
         async for received in receive(self._client):
-            has_begun = has_begun or received.kind == "system/init"
+            if received.kind == "system/init":
+                has_begun, self._state = True, received.raw
             if received.kind == KIND and self._steering:
                 self._steering.hear(received.raw)
             elif has_begun and not (is_answered and received.kind == "system/init"):

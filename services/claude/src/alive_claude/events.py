@@ -28,7 +28,7 @@ from claude_agent_sdk import (
 from alive.agent.v1 import event_pb2, item_pb2
 from alive_claude.items import complete, is_plain_tool, tool_item
 from alive_claude.messages import Received
-from alive_claude.system import translate_system
+from alive_claude.system import begun, changed, translate_system
 from alive_claude.usage import ClaudeTally
 from alive_kit.events import (
     item_completed,
@@ -64,6 +64,7 @@ class Translator:
 
     def __init__(self, spec: TurnSpec, denied: set[str]) -> None:
         self._spec = spec
+        self._begun: Mapping[str, Any] = {}
         self._answers: dict[str, _Answer] = {}
         self._tools: dict[str, item_pb2.Item] = {}
         self._denied = denied
@@ -76,6 +77,11 @@ class Translator:
         """How often the CLI asked the model again."""
         self.answer = ""
         """The latest message of the agent."""
+
+    def begin(self, state: Mapping[str, Any]) -> Events:
+        """Yield that the turn has started, before the CLI says so: it has the prompt, and its state is known."""
+        self._begun = state
+        yield from begun(state, self._spec)
 
     def translate(self, received: Received) -> Events:
         """Yield what a message of the CLI means."""
@@ -105,7 +111,10 @@ class Translator:
             self.retries += 1
         if message.subtype == "permission_denied":
             self._denied.add(str(message.data.get("tool_use_id", "")))
-        yield from translate_system(message, self._spec)
+        if message.subtype == "init" and self._begun:
+            yield from changed(self._begun, message.data)
+        else:
+            yield from translate_system(message, self._spec)
 
     # What is streamed.
 

@@ -1,6 +1,6 @@
 """Translates Claude Code's system messages, found by their subtype. As of Claude Code 2.1.330."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from claude_agent_sdk import SystemMessage
@@ -40,7 +40,7 @@ _LATE = "it did not answer in time"
 def translate_system(message: SystemMessage, spec: TurnSpec) -> Events:
     """Yield what a system message means."""
     if message.subtype == "init":
-        yield from _init(message.data, spec)
+        yield from begun(message.data, spec)
     elif message.subtype in _TRANSLATIONS:
         yield _TRANSLATIONS[message.subtype](message.data)
     elif message.subtype == "compact_boundary":
@@ -58,18 +58,35 @@ def server_state(server: Data) -> event_pb2.McpServerState:
     return event_pb2.McpServerState(name=name, status=event_pb2.MCP_SERVER_STATUS_FAILED, error=error)
 
 
-def _init(data: Data, spec: TurnSpec) -> Events:
+def begun(state: Data, spec: TurnSpec) -> Events:
+    """Yield that a turn has started, by what the CLI says of itself."""
     request = spec.request
     started = event_pb2.TurnStarted(
-        model=data.get("model", ""),
+        model=state.get("model", ""),
         resumed=spec.resume is not None,
         approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
         sandbox=request.permissions.sandbox or options_pb2.SANDBOX_FULL_ACCESS,
-        tools=data.get("tools", []),
-        mcp_servers=[server_state(server) for server in data.get("mcp_servers", [])],
+        tools=state.get("tools", []),
+        mcp_servers=_servers(state),
     )
     yield event_pb2.Event(turn_started=started)
-    for state in started.mcp_servers:
+    yield from _failed(started.mcp_servers)
+    yield from _other_model(request.agent.model, started.model)
+
+
+def changed(before: Data, state: Data) -> Events:
+    """Yield what the CLI says of itself that is not as it was when the turn started."""
+    known = _servers(before)
+    yield from _failed(server for server in _servers(state) if server not in known)
+    yield from _other_model(before.get("model", ""), state.get("model", ""))
+
+
+def _servers(state: Data) -> list[event_pb2.McpServerState]:
+    return [server_state(server) for server in state.get("mcp_servers", [])]
+
+
+def _failed(servers: Iterable[event_pb2.McpServerState]) -> Events:
+    for state in servers:
         if state.status == event_pb2.MCP_SERVER_STATUS_FAILED:
             yield notice(
                 "mcp_server_failed",
@@ -77,8 +94,11 @@ def _init(data: Data, spec: TurnSpec) -> Events:
                 severity=event_pb2.SEVERITY_WARNING,
                 server=state.name,
             )
-    if request.agent.model and started.model != request.agent.model:
-        yield notice("model_changed", f"{started.model} answers.", asked=request.agent.model, model=started.model)
+
+
+def _other_model(asked: str, model: str) -> Events:
+    if asked and model != asked:
+        yield notice("model_changed", f"{model} answers.", asked=asked, model=model)
 
 
 def _api_retry(data: Data) -> event_pb2.Event:

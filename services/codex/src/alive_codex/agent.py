@@ -79,9 +79,8 @@ class CodexAgent:
         self._begin(turn.spec)
         try:
             client = self._server.client
-            answer = await self._server.call(
-                client.turn_start, self.thread_id, turn_input(turn.spec), turn_params(turn.spec)
-            )
+            call = self._server.call(client.turn_start, self.thread_id, turn_input(turn.spec), turn_params(turn.spec))
+            answer, _ = await asyncio.gather(call, self._tell_started(turn))
         except Exception as error:
             logger.warning("the turn does not start: %s: %s", error, self._server.stderr)
             raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr) from error
@@ -101,6 +100,11 @@ class CodexAgent:
                 self._reached_max_turns = True
                 await self.interrupt()
         raise failure(error_pb2.FAILURE_REASON_CRASHED, stderr=self._server.stderr)
+
+    async def _tell_started(self, turn: Turn) -> None:
+        """Say that the turn has started, as soon as Codex has the prompt, where all that there is to say is known."""
+        if not self._early and not turn.spec.request.delivery.include_raw:
+            turn.emit(self._translator.begin())
 
     async def interrupt(self) -> None:
         """Ask Codex to stop, and end the commands that it would leave running."""

@@ -67,6 +67,7 @@ class Translator:
         self._void: set[str] = set()
         self._plans = 0
         self._turn_id = ""
+        self._has_begun = False
         self._limits: object = None
         self._total: object = None
         self.audit = Audit()
@@ -85,6 +86,19 @@ class Translator:
         self.servers.update(before.servers)
         self._total = before._total
 
+    def begin(self) -> event_pb2.Event:
+        """Return that the turn has started, by what is known of its thread."""
+        self._has_begun = True
+        request = self.spec.request
+        started = event_pb2.TurnStarted(
+            model=self._model,
+            resumed=self.spec.resume is not None,
+            approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
+            sandbox=self._sandbox,
+            mcp_servers=self.servers.values(),
+        )
+        return event_pb2.Event(turn_started=started)
+
     def translate(self, notification: Notification) -> Events:
         """Yield what a notification means."""
         translation = _TRANSLATIONS.get(notification.method)
@@ -99,15 +113,8 @@ class Translator:
 
     def _turn_started(self, params: Params) -> Events:
         self._turn_id = params["turn"]["id"]
-        request = self.spec.request
-        started = event_pb2.TurnStarted(
-            model=self._model,
-            resumed=self.spec.resume is not None,
-            approval_policy=request.permissions.approval_policy or options_pb2.APPROVAL_POLICY_BYPASS,
-            sandbox=self._sandbox,
-            mcp_servers=self.servers.values(),
-        )
-        yield event_pb2.Event(turn_started=started)
+        if not self._has_begun:
+            yield self.begin()
 
     def _item_started(self, params: Params) -> Events:
         vendor = params["item"]

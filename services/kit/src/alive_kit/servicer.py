@@ -39,6 +39,7 @@ class AgentServicer:
 
     async def StartTurn(self, request: agent_service_pb2.StartTurnRequest, context: Context) -> None:
         """Start a turn, or re-attach to it, and stream its events."""
+        await self._turns.agents.ask_ahead(request.workspace_id, request.session_id)
         turn = self._turns.start(request, _resolved(context), require_ready=self._readiness.require)
         if turn is not None:
             await _stream(turn, 0, context)

@@ -61,6 +61,13 @@ class Warmth:
     """Whether one that could not wait is followed by a fresh one for the session's next turn."""
 
 
+ASKED_SECONDS = 2.0
+"""How old what an agent says of itself may be."""
+
+ASKING_STEPS = 3
+"""After how many steps of the event loop a question is written: the SDKs take a lock, and write."""
+
+
 @dataclass(slots=True, kw_only=True)
 class _Held:
     """An agent that serves a turn or waits for the next one."""
@@ -70,6 +77,22 @@ class _Held:
     token: str
     born: float
     expiry: asyncio.TimerHandle | None = None
+    asked: "asyncio.Task[bool] | None" = None
+    """The question whether it is ready, when it was asked before its turn came."""
+    asked_at: float = 0.0
+
+    def ask(self) -> None:
+        """Ask it whether it is ready, unless it was asked and has not answered."""
+        if self.asked is None or self.asked.done():
+            self.asked = asyncio.create_task(self.agent.is_ready())
+            self.asked_at = asyncio.get_running_loop().time()
+
+    async def is_ready(self) -> bool:
+        """Whether it is, by what it was asked a moment ago, or is asked now."""
+        asked, self.asked = self.asked, None
+        if asked and asyncio.get_running_loop().time() - self.asked_at < ASKED_SECONDS:
+            return await asked
+        return await self.agent.is_ready()
 
 
 class WarmAgents:
@@ -97,6 +120,16 @@ class WarmAgents:
     def has_waiting(self, workspace_id: str, session_id: str) -> bool:
         """Whether an agent waits for a session's next turn."""
         return (workspace_id, session_id) in self._waiting
+
+    async def ask_ahead(self, workspace_id: str, session_id: str) -> None:
+        """Ask the agent that waits for a session whether it is ready: its answer is on its way while a turn is checked.
+
+        Returns once it is asked; at once when none waits.
+        """
+        if held := self._waiting.get((workspace_id, session_id)):
+            held.ask()
+            for _ in range(ASKING_STEPS):
+                await asyncio.sleep(0)
 
     @contextlib.asynccontextmanager
     async def serving(self, spec: TurnSpec, grants: Grants) -> AsyncIterator[Agent]:
@@ -172,7 +205,7 @@ class WarmAgents:
             self._honour(key, held.token, grants)
             is_ready = False
             try:
-                is_ready = await held.agent.is_ready()
+                is_ready = await held.is_ready()
             finally:
                 if not is_ready:
                     await _end(held)

@@ -192,7 +192,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def turn_started(self) -> Global___TurnStarted:
-        """The agent begins."""
+        """The agent has the prompt."""
 
     @_builtins.property
     def item_started(self) -> Global___ItemStarted:
@@ -304,7 +304,7 @@ Global___TurnQueued: _TypeAlias = TurnQueued  # noqa: Y015
 
 @_typing.final
 class TurnStarted(_message.Message):
-    """The agent begins."""
+    """The agent has the prompt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
