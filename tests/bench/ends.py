@@ -38,6 +38,11 @@ class Provider:
         finally:
             self._running -= 1
 
+    async def watch_outcomes(self, _request: bytes, context: Any) -> None:
+        """Tell of no outcome: what books them waits."""
+        await context.send_initial_metadata(())
+        await asyncio.Event().wait()
+
     async def running(self, _request: bytes, _context: Any) -> bytes:
         """Return how many streams run."""
         return str(self._running).encode()
@@ -71,8 +76,10 @@ async def serve(address: str) -> None:
         provider.start_turn, request_deserializer=agent_service_pb2.StartTurnRequest.FromString
     )
     running = grpc.unary_unary_rpc_method_handler(provider.running)
+    watch_outcomes = grpc.unary_stream_rpc_method_handler(provider.watch_outcomes)
     for service, methods in (
         ("alive.agent.v1.AgentService", {"StartTurn": start_turn}),
+        ("alive.agent.v1.OutcomeService", {"WatchOutcomes": watch_outcomes}),
         ("bench.Ends", {"Running": running}),
     ):
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, methods)])
