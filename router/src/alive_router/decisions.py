@@ -99,7 +99,8 @@ def _led(provider_id: str, turn_id: str, resolved: bytes = b"") -> Led:
 class _Loss:
     """How calls end when a provider cannot be reached. All but the turn is made once: that takes a while."""
 
-    _TURN = "a-turn"
+    _TURN = "<turn>"
+    """No provider's id, and no part of one."""
 
     def __init__(self, provider_id: str) -> None:
         self._status = status_of(StreamLost(provider_id, self._TURN))

@@ -109,7 +109,7 @@ class Relays:
         self._calls: set[grpc.aio.UnaryStreamCall[Any, Any]] = set()
         self._none = asyncio.Event()
         self._none.set()
-        self.stalls = Stalls()
+        self._stalls = Stalls()
         self.is_ending = False
         """Whether this router goes down: what still runs is ended."""
 
@@ -129,7 +129,7 @@ class Relays:
         self._calls.add(call)
         self._none.clear()
         try:
-            await Copy(call, context, outgoing.response_bytes, self.stalls).run(on_first)
+            await Copy(call, context, outgoing.response_bytes, self._stalls).run(on_first)
             if (code := await call.code()) is not grpc.StatusCode.OK:
                 raise _failure(code, await call.details(), await call.trailing_metadata(), lost)
             context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))

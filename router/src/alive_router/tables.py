@@ -23,6 +23,7 @@ SESSIONS = sa.Table(
     sa.Column("session_id", sa.String(128), primary_key=True),
     sa.Column("provider_id", sa.String(63), nullable=False),
     sa.Column("create_time", _TIME, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 TURNS = sa.Table(
@@ -35,6 +36,7 @@ TURNS = sa.Table(
     sa.Column("create_time", _TIME, nullable=False),
     sa.Column("owner_id", sa.String(128), nullable=False, server_default=""),
     sa.Column("end_time", _TIME),
+    sqlite_with_rowid=False,
 )
 
 SESSION_TURNS = sa.Table(
@@ -47,6 +49,7 @@ SESSION_TURNS = sa.Table(
     sa.Column("told", sa.Integer, nullable=False),
     sa.Column("chosen_provider_id", sa.String(63), nullable=False),
     sa.Column("provider_id", sa.String(63), nullable=False),
+    sqlite_with_rowid=False,
 )
 """The turns of each session in order; a fork has those of its original up to where it was forked."""
 
