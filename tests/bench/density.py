@@ -46,13 +46,16 @@ async def _memory(running: System, provider: str, count: int) -> Row:
 
 
 async def _growth(running: System, provider: str, sessions: int, waiting: int, turns: int) -> list[Row]:
-    """Have many sessions, most of them parked, as many turns at once as may wait, and many turns one after another."""
+    """Have many sessions, most of them parked, as many turns at once as may wait, and many turns one after another.
+
+    Every fourth is one of a session that is parked: an agent ends, and another one starts.
+    """
     opened = await _sessions(running, provider, sessions)
     await asyncio.gather(*(running.turn(provider, session) for session in opened[:waiting]))
     service = running.running.pid(f"alive_{provider}")
     counts = []
     for number in range(turns + 1):
-        await running.turn(provider, opened[-1])
+        await running.turn(provider, opened[-1 if number % 4 else number // 4 % len(opened)])
         if number in {turns // 4, turns}:
             counts.append(_counts(service, running, provider))
     names = ("MB of its service", "threads of its service", "descriptors of its service", "processes in its boxes")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from openai_codex.client import CodexClient, CodexConfig
 from openai_codex.errors import TransportClosedError
+from openai_codex.generated.v2_all import TurnStartParams, TurnStartResponse
 from openai_codex.models import JsonObject
 from pydantic import BaseModel
 
@@ -62,11 +63,10 @@ class AppServer:
 
     def __init__(self, launch: Launch, offered: Container[str] = ()) -> None:
         self._launch = launch
-        self._room = threading.Semaphore(_QUEUED)
-        self._queue: asyncio.Queue[Heard | None] = asyncio.Queue()
+        self._inbox = _Inbox()
         self._loop = asyncio.get_running_loop()
         self._calls = ThreadPoolExecutor(max_workers=3, thread_name_prefix="app-server")
-        self._client = _Client(launch, self._hear, offered)
+        self._client = _Client(launch, self._inbox, offered)
 
     async def start(self) -> None:
         """Start the process and greet it."""
@@ -101,9 +101,12 @@ class AppServer:
 
     async def notifications(self) -> AsyncIterator[Heard]:
         """Yield what the app-server says and asks, in order, until it ends."""
-        while (notification := await self._queue.get()) is not None:
-            self._room.release()
-            yield notification
+        while (message := await self._inbox.take()) is not None:
+            if isinstance(message, _Asked):
+                answer = partial(self.answer, message.request_id)
+                yield ServerRequest(method=message.method, params=message.params, answer=answer)
+            else:
+                yield message
 
     async def close(self) -> None:
         """End the process and all that it started."""
@@ -111,7 +114,7 @@ class AppServer:
         with contextlib.suppress(Exception):  # The SDK raises BrokenPipeError for a process that died.
             await self.call(self._client.close, seconds=_CLOSE_SECONDS)
         await self._launch.end()
-        self._room.release(_QUEUED)  # The reader may wait for room that nobody will make any more.
+        self._inbox.close()
         if process is not None:
             await self.call(self._client.release, process, seconds=_CLOSE_SECONDS)
         self._calls.shutdown(wait=False)
@@ -121,35 +124,71 @@ class AppServer:
         with contextlib.suppress(OSError, TransportClosedError, RuntimeError):
             await self.call(lambda: self._client._write_message({"id": request_id, "result": result}))
 
-    def _hear(self, message: "Notification | Asked | None") -> None:
-        """Take what the reading thread read; it waits while the queue is full."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A request of the app-server's as it was read."""
+
+    request_id: str | int
+    method: str
+    params: Mapping[str, Any]
+
+
+class _Inbox:
+    """What the reading thread has read and nobody has taken."""
+
+    def __init__(self) -> None:
+        self._room = threading.Semaphore(_QUEUED)
+        self._queue: asyncio.Queue[Notification | _Asked | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def put(self, message: "Notification | _Asked | None") -> None:
+        """Take what the reading thread read, None at its end; it waits while there is no room."""
         if message is not None:
             self._room.acquire()
-        heard: Heard | None
-        if isinstance(message, Asked):
-            answer = partial(self.answer, message.request_id)
-            heard = ServerRequest(method=message.method, params=message.params, answer=answer)
-        else:
-            heard = message
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens any more.
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, heard)
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, message)
+
+    async def take(self) -> "Notification | _Asked | None":
+        """Return the next message."""
+        message = await self._queue.get()
+        self._room.release()
+        return message
+
+    def close(self) -> None:
+        """Let a reader go on that waits for room that nobody will make any more."""
+        self._room.release(_QUEUED)
 
 
 class _Client(CodexClient):
     """The SDK's client with a reader that waits for nobody but the queue."""
 
-    def __init__(
-        self, launch: Launch, hear: Callable[["Notification | Asked | None"], None], offered: Container[str]
-    ) -> None:
+    def __init__(self, launch: Launch, inbox: _Inbox, offered: Container[str]) -> None:
         super().__init__(
             CodexConfig(
                 launch_args_override=(str(launch.executable), "app-server", "--listen", "stdio://"),
                 client_name="alive_agents",
                 client_title="Alive Agents",
-            )
+            ),
+            approval_handler=_unasked,
         )
-        self._hear = hear
+        self._inbox = inbox
         self._offered = offered
+
+    def turn_start(
+        self,
+        thread_id: str,
+        input_items: list[JsonObject] | JsonObject | str,
+        params: TurnStartParams | JsonObject | None = None,
+    ) -> TurnStartResponse:
+        """Start a turn, whose notifications are heard like all others.
+
+        The SDK (0.163.0) subscribes to every turn by itself. A subscription that nobody ends keeps the failure that
+        the reader ends with, by its traceback this client, and by it the subscription: for ever.
+        """
+        started = super().turn_start(thread_id, input_items, params)
+        self.unregister_turn_notifications(started.turn.id)
+        return started
 
     def release(self, process: "subprocess.Popen[str]") -> None:
         """Close what the SDK leaves open of a process that has ended."""
@@ -169,35 +208,32 @@ class _Client(CodexClient):
                 if "method" not in message:
                     self._router.route_response(message)
                 elif "id" in message and message["method"] in self._offered:
-                    self._hear(_asked(message))
+                    self._inbox.put(_asked(message))
                 elif "id" in message:
                     self._refuse(message)
                 else:
-                    self._hear(_notification(message))
+                    self._inbox.put(_notification(message))
         except Exception as error:  # noqa: BLE001  # Whatever it is, nothing more will be read.
-            self._router.fail_all(error)
-            self._hear(None)
+            # Without what it passed through: the SDK's queues keep it.
+            self._router.fail_all(error.with_traceback(None))
+            self._inbox.put(None)
 
     def _refuse(self, message: dict[str, Any]) -> None:
         """Refuse what the server asks: the SDK would say yes to everything."""
         error: JsonObject = {"code": _METHOD_NOT_FOUND, "message": "not offered"}
         with contextlib.suppress(OSError, TransportClosedError):
             self._write_message({"id": message["id"], "error": error})
-        self._hear(Notification(method="serverRequest/refused", params={"method": str(message["method"])}))
+        self._inbox.put(Notification(method="serverRequest/refused", params={"method": str(message["method"])}))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A request of the app-server's as it was read."""
-
-    request_id: str | int
-    method: str
-    params: Mapping[str, Any]
+def _unasked(method: str, _params: JsonObject | None) -> JsonObject:
+    """Stand for the SDK's own answer: a method, which would keep the client alive. Only the SDK's reader asks it."""
+    raise NotImplementedError(method)
 
 
-def _asked(message: Mapping[str, Any]) -> Asked:
+def _asked(message: Mapping[str, Any]) -> _Asked:
     params = message.get("params")
-    return Asked(
+    return _Asked(
         request_id=message["id"], method=str(message["method"]), params=params if isinstance(params, dict) else {}
     )
 

@@ -103,6 +103,7 @@ class Approvals:
         denied = approval_pb2.Decision(kind=approval_pb2.DECISION_KIND_DENY, message="The turn ended.")
         for approval_id in list(self._open):
             self._close(approval_id, denied, approval_pb2.DECIDED_BY_TURN_END)
+        self._emit = _ignore  # It has the turn, which has these approvals.
 
     def _close(
         self, approval_id: str, decision: approval_pb2.Decision, decided_by: "approval_pb2.DecidedBy.ValueType"
@@ -122,6 +123,10 @@ class Approvals:
             return False
         paths = [path for change in asked.file_change.changes for path in (change.path, change.new_path) if path]
         return bool(paths) and not any(path.startswith("/") or ".." in path.split("/") for path in paths)
+
+
+def _ignore(_event: event_pb2.Event) -> None:
+    """Tell nobody."""
 
 
 class _Open:

@@ -44,11 +44,11 @@ class EventLog:
         *,
         capacity: int = CAPACITY,
         keep: Callable[[int, bytes], None] | None = None,
-        lost: Callable[[], None] = lambda: None,
+        lost: Callable[[], None] | None = None,
         last_seq: int = 0,
     ) -> None:
         self._keep = keep
-        self._lost = lost
+        self._lost = lost or _ignore
         self._frames: list[bytes] = []
         self._capacity = capacity
         self._bytes = 0
@@ -101,8 +101,8 @@ class EventLog:
             self.settle()
         event.seq = self._last_seq + 1
         self._frames.append(frame(event))
-        self._closed = terminal
         if terminal:
+            self._close()
             self.settle()
         elif not self._is_due:
             self.settle()
@@ -159,8 +159,13 @@ class EventLog:
 
     def refuse(self, error: AgentError) -> None:
         """Close a log that nothing was ever shown of: whoever reads it is refused."""
-        self._refusal, self._closed = error, True
+        self._refusal = error
+        self._close()
         self._grown.set()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._lost = _ignore  # It has the turn, which has this log.
 
     def check(self, after_seq: int) -> None:
         """Refuse a seq to read from that lies outside what is kept.
@@ -203,3 +208,7 @@ class EventLog:
                 break
             end += 1
         return b"".join(self._frames[start:end]), seq + end - start
+
+
+def _ignore() -> None:
+    """Tell nobody."""

@@ -113,6 +113,10 @@ class Telling:
             self._append(event, terminal=True)
             self._record.end(event, self._model)
 
+    def close(self) -> None:
+        """Count nothing more: what counts has the turn, which has this."""
+        self._counted = _ignore
+
     def _tell(self, event: event_pb2.Event) -> None:
         kind = event.WhichOneof("kind")
         if self.log.is_closed:
@@ -158,3 +162,7 @@ class Telling:
 
     def _names(self, **more: object) -> dict[str, object]:
         return {"workspace_id": self._request.workspace_id, "turn_id": self._request.turn_id, **more}
+
+
+def _ignore(_usage: usage_pb2.Usage) -> None:
+    """Tell nobody."""

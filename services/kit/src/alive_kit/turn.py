@@ -81,7 +81,7 @@ class LiveTurn:
         self.record = record
         self.place = place
         """Where the turn stands among the service's turns."""
-        self._approvals = Approvals(
+        self._approvals = approvals = Approvals(
             spec.request.permissions, bounds.approval, record.session, record.sessions, self.emit
         )
         self._telling = Telling(
@@ -94,7 +94,7 @@ class LiveTurn:
         """Whether it was left to another provider."""
         self._bounds = bounds
         self._agent: Agent | None = None
-        self._watching: asyncio.Task[None]
+        self._watching: asyncio.Task[None] | None = None
         self._readers = 0
         self._grace: asyncio.TimerHandle | None = None
         self._stop: asyncio.Future[Terminal] = asyncio.get_running_loop().create_future()
@@ -102,7 +102,7 @@ class LiveTurn:
         self._clock = Clock(
             deadline=_seconds(limits, "deadline", bounds.deadline),
             idle=_seconds(limits, "idle_timeout", bounds.idle),
-            is_waiting=lambda: self._approvals.are_open,
+            is_waiting=lambda: approvals.are_open,
         )
 
     # What the agent may do (the port's `Turn`).
@@ -146,8 +146,9 @@ class LiveTurn:
             if not work.done():
                 await self._stop_work(work)
         finally:
-            self._watching.cancel()
+            self._unwatch_clock()
             self._end(self._terminal_of(work))
+            self._release()
 
     def stop(self, terminal: Terminal) -> None:
         """Have the turn stopped and ended this way; the first stop wins."""
@@ -225,7 +226,7 @@ class LiveTurn:
         """Have the vendor begin the session again, told what was said in it."""
         self.spec.request.history.MergeFrom(self.record.said())
         self.spec = replace(self.spec, resume=None)
-        self._watching.cancel()
+        self._unwatch_clock()
         self._watch_clock()
         text = "The agent had kept nothing of the session when it died: it begins anew, and is told what was said."
         severity = event_pb2.SEVERITY_WARNING
@@ -237,7 +238,7 @@ class LiveTurn:
             try:
                 return await agent.run(self)
             finally:
-                self._watching.cancel()  # How long the agent takes to close is not the turn's time.
+                self._unwatch_clock()  # How long the agent takes to close is not the turn's time.
 
     async def _stop_work(self, work: "asyncio.Task[event_pb2.TurnCompleted | None]") -> None:
         """Ask the vendor to stop, then end its processes."""
@@ -257,6 +258,11 @@ class LiveTurn:
             self.stop(failed(await self._clock.run_out(self.place.admitted)))
 
         self._watching = asyncio.create_task(watch(), name=f"clock {self.spec.request.turn_id}")
+
+    def _unwatch_clock(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+        self._watching = None  # A task that was cancelled keeps what it passed through.
 
     def _check_budget(self, usage: usage_pb2.Usage) -> None:
         limits = self.spec.request.limits
@@ -317,6 +323,11 @@ class LiveTurn:
         with self._keeping("the end of a turn"):
             self._telling.end(terminal)
         self.ended.set()
+
+    def _release(self) -> None:
+        """Drop what has this turn: it may be large, and is gone with the last who has it, not when cycles are sought."""
+        self._approvals.close()
+        self._telling.close()
 
     def _decline(self, error: error_pb2.TurnError) -> None:
         """Leave the turn to another provider: nothing of it was shown, and nothing is kept."""

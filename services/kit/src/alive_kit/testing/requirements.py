@@ -18,6 +18,7 @@ REQUIREMENTS = {
     "turn:failover": "A turn that its provider's vendor refuses before the model speaks is taken by the next provider.",
     "turn:drain": "A service that is asked to end takes no new turns, lets running ones finish, and has all once back.",
     "turn:raw": "With include_raw every event of the vendor's carries the vendor's JSON; without it none does.",
+    "turn:memory": "Of an agent that has ended nothing is left in its service's memory.",
     "turn:validate-only": "validate_only checks a request, starts nothing and sends no event.",
     "item:reasoning": "Reasoning is an item of its own.",
     "item:command": "A command has its line, its output and its exit code; one that fails is a failed item.",
