@@ -325,7 +325,7 @@ class LiveTurn:
         self.ended.set()
 
     def _release(self) -> None:
-        """Drop what has this turn: it may be large, and is gone with the last who has it, not when cycles are sought."""
+        """Drop what has this turn: it may be large, and goes with the last who has it, not once cycles are sought."""
         self._approvals.close()
         self._telling.close()
 
