@@ -173,6 +173,7 @@ class ClaudeAgent:
                 async with asyncio.timeout(_DISCONNECT_SECONDS):
                     await self._client.disconnect()
         finally:
+            self._asking.close()
             await self._launch.end()
 
     def _remember(self, turn: Turn, raw: Mapping[str, Any]) -> None:

@@ -42,12 +42,18 @@ class Asking:
         self.turn = turn
         self.denied.clear()
 
+    def close(self) -> None:
+        """Ask nothing more: what knows the agent's tools has the agent, which has this."""
+        self.turn = None
+        self._is_read_only = _is_unknown
+
     async def can_use_tool(
         self, name: str, arguments: dict[str, Any], context: ToolPermissionContext
     ) -> PermissionResult:
         """Decide about a tool call, as the SDK wants it."""
         call_id = str(context.tool_use_id or "")
-        if not self._may_use(name) or self.turn is None:
+        turn = self.turn
+        if not self._may_use(name) or turn is None:
             self.denied.add(call_id)
             return PermissionResultDeny(message=f"{name} is not allowed here.")
         if await self._is_read_only(name):
@@ -56,7 +62,7 @@ class Asking:
             self.denied.add(call_id)
             return PermissionResultDeny(message=f"{name} may change something, and a plan is asked for.")
         asked = self._asked(name, arguments, context)
-        decision = await self.turn.ask(asked)
+        decision = await turn.ask(asked)
         if decision.kind in _DENIED:
             self.denied.add(call_id)
             return PermissionResultDeny(message=decision.message or "The user does not want this.")
@@ -101,6 +107,10 @@ class Asking:
             case _:
                 asked.tool_call.CopyFrom(item_pb2.ToolCallItem(tool=name, arguments_json=asked.input_json))
         return asked
+
+
+async def _is_unknown(_name: str) -> bool:
+    return False
 
 
 def _questions(arguments: Mapping[str, Any]) -> approval_pb2.QuestionSet:

@@ -5,6 +5,7 @@ the JSON it was made from, so that nothing is dropped silently.
 """
 
 import json
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,17 +53,20 @@ def answer_elicitations(
     client: ClaudeSDKClient, elicit: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 ) -> None:
     """Have what MCP servers ask the user for answered: the SDK refuses the CLI's request as unknown (0.2.187)."""
-    query = client._query
-    if query is None:
+    if client._query is None:
         raise RuntimeError("the client is not connected")
-    handle = query._handle_control_request
+    find_query = weakref.ref(client._query)  # It will have the function.
+    handle = type(client._query)._handle_control_request
 
     async def handle_all(request: Any) -> None:
+        query = find_query()
+        if query is None:
+            return
         if request["request"]["subtype"] != "elicitation":
-            await handle(request)
+            await handle(query, request)
             return
         answer = await elicit(request["request"])
         response = {"subtype": "success", "request_id": request["request_id"], "response": answer}
         await query.transport.write(json.dumps({"type": "control_response", "response": response}) + "\n")
 
-    query._handle_control_request = handle_all
+    client._query._handle_control_request = handle_all
