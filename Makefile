@@ -61,8 +61,8 @@ token: services ## Make a caller's bearer token: make token NAME=backend OWNER=a
 test: check services $(VENVS)/.docker $(VENVS)/.faketime ## Run every check and every test
 	@$(DEV)/python -m pytest $(TESTS)
 
-bench: install services $(VENVS)/bench/.installed $(VENVS)/bench-node/.installed ## Measure us: make bench [SHORT=1] [ONLY="relay scale"] [EXPECT=1]
-	@PYTHONPATH=$(VENVS)/bench $(DEV)/python -m tests.bench $(ONLY)
+bench: install services $(VENVS)/bench/.installed $(VENVS)/bench-node/.installed $(VENVS)/bench-ends ## Measure us: make bench [SHORT=1] [ONLY="relay scale"] [EXPECT=1]
+	@PYTHONPATH=$(VENVS)/bench ALIVE_BENCH_ENDS=$(VENVS)/bench-ends $(DEV)/python -m tests.bench $(ONLY)
 
 drill: install services $(VENVS)/.faketime ## Have each part fail in each phase of a turn, and print what came of it
 	@ALIVE_DRILLS=all $(DEV)/python -m pytest -q --no-header tests/drills
@@ -155,6 +155,14 @@ $(VENVS)/bench/.installed: tests/bench/requirements.txt $(VENVS)/dev/.installed
 	@echo "installing the rivals"
 	@$(UV) pip install --quiet --require-hashes --python $(DEV)/python --target $(VENVS)/bench -r $<
 	@touch $@
+
+# The ends between which relays are measured.
+$(VENVS)/bench-ends: tests/bench/ends.cc | $(UV)
+	@if [ "$$(id -u)" = 0 ] && ! { command -v g++ && pkg-config grpc++; } >/dev/null 2>&1 && command -v apt-get >/dev/null; \
+		then echo "installing g++ and gRPC for C++"; apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends g++ pkg-config libgrpc++-dev >/dev/null; fi
+	@g++ -O2 -std=c++17 -Wall -Wextra $< $$(pkg-config --cflags --libs grpc++) -o $@ \
+		|| { echo "the benchmarks need g++, pkg-config and gRPC for C++ (Debian: libgrpc++-dev)"; exit 1; }
 
 # 760 MB, with CLIs of its own. Without npm, or its registry, the rows say that it is not there.
 $(VENVS)/bench-node/.installed: tests/bench/package.json | $(UV)

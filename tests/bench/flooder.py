@@ -13,7 +13,7 @@ from .processes import until_ended
 async def flood(address: str, ready: str) -> None:
     """Read until the process is told to end; listen on a socket meanwhile, to say so."""
     caller = Caller(address)
-    reading = asyncio.create_task(caller.flood(10_000_000))
+    reading = asyncio.create_task(caller.read("flood 10000000"))
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), ready)
     await until_ended()
     server.close()

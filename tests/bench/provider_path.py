@@ -27,7 +27,7 @@ async def _kept(caller: Caller, process: Process, *, short: bool) -> Row:
     for _ in range(5 if short else 9):
         for series, is_ephemeral in ((kept, False), (ephemeral, True)):
             before = process.cpu
-            await caller.flood(events, ephemeral=is_ephemeral)
+            await caller.read(f"flood {events}", ephemeral=is_ephemeral)
             series.append((process.cpu - before) / events * 1e6)
     return compare("stored before shown, CPU per event, µs", kept, ephemeral, "an ephemeral turn", goal=1.1)
 

@@ -15,7 +15,7 @@ import grpc
 from alive_stack.stack import free_address
 
 from . import between
-from .ends import Caller
+from .ends import Caller, provider_end
 from .processes import Process, python
 from .row import Row, absent, against, compare
 
@@ -46,7 +46,7 @@ async def measure(*, short: bool) -> list[Row]:
         directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="alive-")))
         provider = directory / "provider.sock"
         tcp = free_address()
-        await exits.enter_async_context(python("tests.bench.ends", f"unix:{provider},{tcp}", socket=provider))
+        await exits.enter_async_context(provider_end(provider, tcp))
         places = {"direct": Place(caller=Caller(tcp))}
         missing = {}
         for name in ("router", "edge", "plain", "nginx", "envoy", "authz"):
@@ -110,10 +110,10 @@ def _rows(places: dict[str, Place], missing: dict[str, str]) -> list[Row]:
 
 def _edge_rows(places: dict[str, Place], missing: dict[str, str]) -> list[Row]:
     """Compare the edge with what it is meant to be like."""
-    if absent_ones := [name for name in ("edge", "nginx", "authz") if name in missing]:
+    if absent_ones := [name for name in ("edge", "nginx", "envoy", "authz") if name in missing]:
         return [absent("edge", name, missing[name]) for name in absent_ones]
     ours, direct = places["edge"].series, places["direct"].series
-    nginx, authz = places["nginx"].series, places["authz"].series
+    nginx, envoy, authz = (places[name].series for name in ("nginx", "envoy", "authz"))
     rows = [
         compare(f"edge: {key}, events/s", ours[key], direct[key], "direct", goal=0.8, more_is_better=True)
         for key in ("burst 1", "burst 64")
@@ -121,6 +121,7 @@ def _edge_rows(places: dict[str, Place], missing: dict[str, str]) -> list[Row]:
     return [
         *rows,
         compare("edge: CPU per event, 64 streams x 50/s, µs", ours["cpu"], nginx["cpu"], "nginx", goal=1.3),
+        compare("edge: CPU per event, 64 streams x 50/s, µs", ours["cpu"], envoy["cpu"], "envoy", goal=1.1),
         compare("edge: p50 at that load, µs", ours["p50"], nginx["p50"], "nginx"),
         against("edge: added p50 at that load, µs", _added(ours["p50"], direct["p50"]), 50, "µs"),
         against("edge: added p99 at that load, µs", _added(ours["p99"], direct["p99"]), 150, "µs"),
@@ -202,8 +203,8 @@ async def _coalesced(directory: Path, *, short: bool) -> Row:
         direct = Caller(f"unix:{directory}/provider.sock")
         ours, rival = [], []
         for _ in range(2 if short else 5):
-            ours.append(await caller.flood(events))
-            rival.append(await direct.burst(1, events))
+            ours.append(await caller.read(f"flood {events}"))
+            rival.append(await direct.read(f"burst {events}"))
         await direct.close()
     name = "coalesced through kit and router, events/s"
     return compare(name, ours, rival, "direct, an event a message", goal=1.0, more_is_better=True)

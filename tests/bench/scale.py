@@ -13,8 +13,8 @@ from alive_kit.testing.fakes import FakeProvider, Step, message_completed, messa
 from alive_kit.testing.harness import serving
 
 from . import between
-from .ends import Caller
-from .processes import CHECKOUT, python
+from .ends import Caller, provider_end
+from .processes import CHECKOUT
 from .row import Row, compare
 
 Curve = dict[int, float]
@@ -44,8 +44,7 @@ async def _streams(counts: tuple[int, ...]) -> tuple[Curve, Curve]:
     with tempfile.TemporaryDirectory(prefix="alive-") as name:
         directory = Path(name)
         socket = directory / "provider.sock"
-        ends = python("tests.bench.ends", f"unix:{socket}", socket=socket)
-        async with ends, between.router(directory, socket) as router:
+        async with provider_end(socket), between.router(directory, socket) as router:
             caller = Caller(f"unix:{directory}/router.sock")
             await caller.first()
             for count in counts:
