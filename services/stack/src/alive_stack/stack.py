@@ -45,6 +45,9 @@ _PROVIDER_SETTINGS = (
     "ALIVE_WARM_AGENTS",
     "ALIVE_WARM_AHEAD",
 )
+_PORTS = range(20_000, 32_768)
+"""Where a free port is looked for: the kernel gives those above to whoever calls somebody, at any moment."""
+
 _MCP_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -356,9 +359,16 @@ async def listens(listen: str) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which nothing listens.
+
+    Raises:
+        NotStarted: there is none.
+    """
+    for port in secrets.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NotStarted(f"every port from {_PORTS[0]} to {_PORTS[-1]} is in use on this host")
 
 
 def free_address(host: str = "127.0.0.1") -> str:
