@@ -72,12 +72,18 @@ async def _round(place: Place, *, short: bool) -> None:
     series["cpu"].append(paced.cpu)
     series["p50"].append(paced.percentile(50))
     series["p99"].append(paced.percentile(99))
-    series["burst 1"].append(await caller.burst(1, 6_000 if short else 20_000))
-    series["burst 64"].append(await caller.burst(STREAMS, 300 if short else 500))
+    for streams in (1, STREAMS):
+        series[f"burst {streams}"].append(await _burst(caller, streams, seconds=0.5 if short else 1.2))
     series["first"].append(median([await caller.first() for _ in range(20)]))
     before = place.cpu()
     await caller.short(100)
     series["short"].append((place.cpu() - before) / 100 * 1e6)
+
+
+async def _burst(caller: Caller, streams: int, *, seconds: float) -> float:
+    """Return the events per second of a burst that takes about so long."""
+    rate = await caller.burst(streams, 3_000 // streams)
+    return await caller.burst(streams, round(rate * seconds / streams))
 
 
 def _rows(places: dict[str, Place], missing: dict[str, str]) -> list[Row]:
