@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from alive.agent.v1 import agent_service_pb2, error_pb2, event_pb2, item_pb2
 from alive_kit.testing.harness import collect
+from alive_kit.testing.memory import cycles_stay, kept
 from alive_kit.testing.requirements import requirement
 from alive_kit.testing.scripted_model import CallTool, Fault, Reply, RunCommand
 
@@ -189,17 +188,7 @@ async def test_a_killed_cli_fails_its_turn_and_the_session_goes_on(subject: Subj
     assert said(again) == "Next."
 
 
-@pytest.fixture
-def _cycles_stay() -> Iterator[None]:
-    """Have nothing collected that refers to itself."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @requirement("turn:memory")
-@pytest.mark.usefixtures("_cycles_stay")
 async def test_an_agent_that_has_ended_leaves_nothing_in_memory(subject: Subject) -> None:
     """Its reader fails when the CLI is gone, and a failure holds what it passed through."""
     if subject.boxed:
@@ -207,22 +196,17 @@ async def test_an_agent_that_has_ended_leaves_nothing_in_memory(subject: Subject
     (create,) = entry_points(group="alive.providers", name=subject.name)
     package = create.module.removesuffix(".provider")
     prompt = subject.script("memory", *[Reply(text="Done.")] * 4)
-    await subject.caller.run(prompt)
-    before = kept(package)
-    for _ in range(3):
-        assert said(await subject.caller.run(prompt)) == "Done."
+    with cycles_stay():
+        await subject.caller.run(prompt)
+        before = kept(package)
+        for _ in range(3):
+            assert said(await subject.caller.run(prompt)) == "Done."
 
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(BOUND):
-            while kept(package) - before:
-                await asyncio.sleep(0.1)  # Nothing tells when the last reference to something is gone.
-    assert not kept(package) - before
-
-
-def kept(package: str) -> "Counter[str]":
-    """Count what is in memory of a package's classes."""
-    classes = (type(one) for one in gc.get_objects())
-    return Counter(cls.__qualname__ for cls in classes if str(cls.__module__).startswith(package))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BOUND):
+                while kept(package) - before:
+                    await asyncio.sleep(0.1)  # Nothing tells when the last reference to something is gone.
+        assert not kept(package) - before
 
 
 def clis(subject: Subject) -> list[int]:

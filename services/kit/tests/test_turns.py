@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -27,6 +26,7 @@ from alive_kit.testing.fakes import (
     waits_for_interrupt,
 )
 from alive_kit.testing.harness import collect, serving
+from alive_kit.testing.memory import cycles_stay
 from alive_kit.turn import LiveTurn
 
 
@@ -342,28 +342,19 @@ async def test_going_down_ends_running_turns_as_shutting_down(directory: Path) -
     assert rest[-1].turn_failed.error.retryable
 
 
-@pytest.fixture
-def _cycles_stay() -> Iterator[None]:
-    """Have nothing collected that refers to itself."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.mark.usefixtures("_cycles_stay")
 async def test_memory_holds_few_ended_turns(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal has the rest, at once and without a search for cycles; of an ephemeral turn nobody else has them."""
     monkeypatch.setattr(kept, "KEPT_TURNS", 2)
-    async with serving(FakeProvider(), directory) as caller:
-        said = {"held-brief": await caller.run("go", turn_id="held-brief", ephemeral=True)}
-        for number in range(6):
-            said[f"held-{number}"] = await caller.run("go", turn_id=f"held-{number}")
-        held = {one.spec.request.turn_id for one in gc.get_objects() if isinstance(one, LiveTurn)}
+    with cycles_stay():
+        async with serving(FakeProvider(), directory) as caller:
+            said = {"held-brief": await caller.run("go", turn_id="held-brief", ephemeral=True)}
+            for number in range(6):
+                said[f"held-{number}"] = await caller.run("go", turn_id=f"held-{number}")
+            held = {one.spec.request.turn_id for one in gc.get_objects() if isinstance(one, LiveTurn)}
 
-        assert held & said.keys() == {"held-brief", "held-4", "held-5"}
-        for turn_id, events in said.items():
-            assert await caller.watch(turn_id) == events
+            assert held & said.keys() == {"held-brief", "held-4", "held-5"}
+            for turn_id, events in said.items():
+                assert await caller.watch(turn_id) == events
 
 
 async def test_an_agent_that_does_not_close_changes_nothing_of_how_its_turn_ended(directory: Path) -> None:
